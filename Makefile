@@ -1,0 +1,67 @@
+# `make repro` and `make test` set up .venv by themselves. Overridable:
+#   PYTHON        the interpreter to make .venv with (3.11 or newer)
+#   SYSTEM_TORCH  set to 1 to use the torch that is already installed for PYTHON
+#   ARGS          more arguments for the command that a target runs
+
+PYTHON ?= python3
+TORCH_VERSION = $(shell sed -n 's/^torch==//p' requirements.lock)
+# Where PyTorch keeps its CPU builds; asked only where there is no NVIDIA driver.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/.venv
+export DVC_NO_ANALYTICS = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: repro test smoke lint format lock check clean
+
+repro: check  ## the whole pipeline, from the model to the report
+	@test -d .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
+	dvc repro $(ARGS)
+	@echo "Done. Open reports/index.html"
+
+check: .venv/installed
+	@python -m pipeline.params
+
+smoke: .venv/installed  ## the whole graph with a few steps, in a copy
+	python -m tests.project_copy .smoke arithmetic.train.steps=2 arithmetic.data.test=32
+	cd .smoke && dvc repro
+	@echo "Done. Open .smoke/reports/index.html"
+
+test: .venv/installed
+	pytest $(ARGS)
+
+lint: .venv/installed
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: .venv/installed
+	ruff check --fix .
+	ruff format .
+
+lock:  ## resolve the ranges of pyproject.toml anew and pin the outcome in requirements.lock
+	rm -rf .venv && $(PYTHON) -m venv .venv
+	pip install -q torch==$(TORCH_VERSION) && pip install -q -e '.[dev]'
+	pip freeze --exclude learning-tools | sed 's/+cpu$$//' > requirements.lock
+
+clean:  ## everything but the data: the environment and the smoke run's copy
+	rm -rf .venv .smoke
+
+.venv/installed: requirements.lock pyproject.toml
+ifdef SYSTEM_TORCH
+	$(PYTHON) -m venv --system-site-packages .venv
+	sed '/^torch==/d' requirements.lock > .venv/requirements.txt
+else
+	$(PYTHON) -m venv .venv
+	cp requirements.lock .venv/requirements.txt
+	@echo "installing torch $(TORCH_VERSION) ..."
+	nvidia-smi >/dev/null 2>&1 \
+		|| pip install -q --no-deps torch==$(TORCH_VERSION)+cpu 2>/dev/null \
+		|| pip install -q --no-deps --retries 0 torch==$(TORCH_VERSION)+cpu --extra-index-url $(TORCH_CPU_INDEX) \
+		|| echo "no CPU build of torch to be had; taking the default one"
+endif
+	@echo "installing the pinned dependencies (about two minutes) ..."
+	pip install -q -r .venv/requirements.txt
+	pip install -q --no-deps -e .
+	touch $@

@@ -1,0 +1,183 @@
+"""`TextEnvironment`: runs a model and its tools together until every episode has ended.
+
+The constructor and `run` take and return what TRL 0.11's `TextEnvironment` did. Where that was wrong
+(text tokenized anew between turns, rewards that read a tool's output, limits in characters, errors that
+ended the run) this one differs.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from pipeline.environment.history import EndReason, TextHistory
+from pipeline.environment.protocol import (
+    CALL,
+    REQUEST,
+    RESPONSE,
+    STOP_STRINGS,
+    SUBMIT,
+    parse_call,
+)
+from pipeline.sampling import Sampler, StopReason
+
+Tool = Callable[[str], str]
+RewardFunction = Callable[..., Sequence[float]]
+
+CUT_MARK = "..."
+"""Ends a tool response that was cut off at `max_tool_response` tokens."""
+
+
+class TextEnvironment:
+    """A model that writes, tools that answer inside its text, and a reward for the result.
+
+    Args:
+        model: a causal language model, or a wrapper that holds one as `pretrained_model`.
+        tokenizer: its tokenizer.
+        tools: `{name: callable}`, or a list of callables that go by their own names. A tool takes a
+            string and returns one; what it raises reaches the model as a tool error.
+        reward_fn: called once a run as `reward_fn(answers, **reward_kwargs)` with, for each episode,
+            the text the model wrote after the last tool response; returns a number for each.
+        prompt: the few-shot prompt put before every task.
+        max_turns: how many times a model may write in an episode.
+        max_tool_response: how many tokens of a tool's answer enter the text.
+        max_length: how many tokens an episode may have in all, prompt included; None for no limit.
+        generation_kwargs: `max_new_tokens` (a turn's limit), `do_sample`, `temperature` and `seed`.
+
+    Raises:
+        ValueError: for a `generation_kwargs` entry that it does not know.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        tools: Mapping[str, Tool] | Sequence[Tool],
+        reward_fn: RewardFunction,
+        prompt: str,
+        max_turns: int = 4,
+        max_tool_response: int = 100,
+        max_length: int | None = None,
+        generation_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.tools = dict(tools) if isinstance(tools, Mapping) else {_name_of(t): t for t in tools}
+        self.reward_fn = reward_fn
+        self.prompt = prompt
+        self.max_turns = max_turns
+        self.max_tool_response = max_tool_response
+        self.max_length = max_length
+        options = dict(generation_kwargs or {})
+        self.max_new_tokens: int = options.pop("max_new_tokens", 32)
+        known = {"do_sample", "temperature", "seed"}
+        if unknown := options.keys() - known:
+            raise ValueError(
+                f"unknown generation_kwargs {sorted(unknown)}; "
+                f"known are {sorted(known | {'max_new_tokens'})}"
+            )
+        self.sampler = Sampler(
+            getattr(model, "pretrained_model", model), tokenizer, STOP_STRINGS, **options
+        )
+
+    def run(
+        self, tasks: Sequence[str], **reward_kwargs: Any
+    ) -> tuple[
+        list[torch.Tensor], list[torch.Tensor], list[torch.Tensor], list[float], list[TextHistory]
+    ]:
+        """Plays one episode for each task.
+
+        Returns:
+            queries: the prompts' token ids, each of shape (query length,).
+            responses: all token ids after them, each of shape (response length,).
+            masks: 1 on the model's tokens in `responses`, 0 on the tools'.
+            rewards: a number for each episode.
+            histories: the episodes themselves.
+        """
+        # Prompt and task are tokenized apart, so that all queries begin with the very same tokens.
+        prompt_tokens = self.tokenizer(self.prompt).input_ids if self.prompt else []
+        histories = [
+            TextHistory(self.prompt + task, [*prompt_tokens, *self._tokenize(task)])
+            for task in tasks
+        ]
+        for _ in range(self.max_turns):
+            active = [history for history in histories if not history.completed]
+            if not active:
+                break
+            self._model_turn(active)
+            self._tool_turn([history for history in active if not history.completed])
+        for history in histories:
+            if not history.completed:
+                history.complete(EndReason.MAX_TURNS)
+        rewards = self.reward_fn([history.answer_text for history in histories], **reward_kwargs)
+        for history, reward in zip(histories, rewards, strict=True):
+            history.reward = float(reward)
+        parts = [history.split_query_response_tokens() for history in histories]
+        queries, responses, masks = ([part[i] for part in parts] for i in range(3))
+        return queries, responses, masks, [history.reward for history in histories], histories
+
+    def _model_turn(self, histories: list[TextHistory]) -> None:
+        """Lets the model write in every episode that has room, and ends those that are done."""
+        for history in histories:
+            if self._room(history) < 1:
+                history.complete(EndReason.MAX_LENGTH)
+        writing = [history for history in histories if not history.completed]
+        continuations = self.sampler.generate(
+            [history.tokens.tolist() for history in writing],
+            [int(min(self.max_new_tokens, self._room(history))) for history in writing],
+        )
+        for history, continuation in zip(writing, continuations):
+            history.append_segment(
+                continuation.text, continuation.tokens, system=False, logprobs=continuation.logprobs
+            )
+            if SUBMIT in continuation.text:
+                history.complete(EndReason.SUBMITTED)
+            elif continuation.stop_reason == StopReason.END_OF_TEXT:
+                history.complete(EndReason.END_OF_TEXT)
+            elif continuation.stop_reason == StopReason.LENGTH:
+                history.complete(
+                    EndReason.MAX_NEW_TOKENS if self._room(history) > 0 else EndReason.MAX_LENGTH
+                )
+
+    def _tool_turn(self, histories: list[TextHistory]) -> None:
+        """Answers the calls that the model has just written, side by side."""
+        with ThreadPoolExecutor(max_workers=32) as pool:
+            answers = list(pool.map(self._answer, [h.last_text_segment for h in histories]))
+        for history, answer in zip(histories, answers):
+            text, tokens = self._tool_segment(answer)
+            if len(tokens) > self._room(history):
+                history.complete(EndReason.MAX_LENGTH)
+            else:
+                history.append_segment(text, tokens, system=True)
+
+    def _answer(self, turn_text: str) -> str:
+        call = parse_call(turn_text)
+        if call is None:
+            return f"Tool error: a call is written {REQUEST}<tool name>input{CALL}"
+        if call.tool not in self.tools:
+            return f"Tool error: no tool {call.tool!r}; there is {', '.join(self.tools)}"
+        try:
+            return str(self.tools[call.tool](call.argument))
+        except Exception as error:  # a tool must never end the run
+            return f"Tool error: {error or type(error).__name__}"
+
+    def _tool_segment(self, answer: str) -> tuple[str, list[int]]:
+        """A tool's answer, cut to `max_tool_response` tokens, and the closing tag: text and tokens."""
+        tokens, end = self._tokenize(answer), RESPONSE
+        if len(tokens) > self.max_tool_response:
+            tokens, end = tokens[: self.max_tool_response], CUT_MARK + RESPONSE
+            answer = self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+        return answer + end, tokens + self._tokenize(end)
+
+    def _room(self, history: TextHistory) -> float:
+        """How many more tokens the episode may have."""
+        return math.inf if self.max_length is None else self.max_length - len(history.tokens)
+
+    def _tokenize(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def _name_of(tool: Tool) -> str:
+    """A function goes by its own name, any other callable by that of its class."""
+    return getattr(tool, "__name__", type(tool).__name__)

@@ -1,0 +1,44 @@
+"""The tags by which a model asks for a tool and hands in its answer, and how they are read.
+
+    <request><SimpleCalculatorTool>13.1-3<call>10.1<response>
+    Result=10.1<submit>
+
+The model writes up to `<call>`, the environment writes the tool's answer and `<response>`, the model
+goes on and ends with `<submit>`.
+"""
+
+from dataclasses import dataclass
+
+REQUEST = "<request>"
+CALL = "<call>"
+RESPONSE = "<response>"
+SUBMIT = "<submit>"
+
+STOP_STRINGS = (CALL, SUBMIT)
+"""A turn ends as soon as the model has written one of these."""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A request the model wrote: which tool, and the text it hands over."""
+
+    tool: str
+    argument: str
+
+
+def parse_call(text: str) -> ToolCall | None:
+    """The call that ends a model's turn, or None where it is not `<request><Tool>argument<call>`.
+
+    The last `<request>` before `<call>` counts: a model that starts over means its last try.
+    """
+    before_call, call, _ = text.partition(CALL)
+    _, request, body = before_call.rpartition(REQUEST)
+    name, close, argument = body.lstrip().partition(">")
+    if not (call and request and close and name.startswith("<")):
+        return None
+    return ToolCall(tool=name[1:].strip(), argument=argument)
+
+
+def render_call(tool: str, argument: str, answer: str) -> str:
+    """The text of a whole exchange with a tool, for few-shot prompts and demonstrations."""
+    return f"{REQUEST}<{tool}>{argument}{CALL}{answer}{RESPONSE}"

@@ -1,0 +1,1 @@
+"""Playing the test problems and saying how well it went."""

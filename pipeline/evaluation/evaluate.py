@@ -1,0 +1,59 @@
+"""Plays every test problem twice, sampled and greedy, and keeps one row for each episode."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.environment import TextHistory
+from pipeline.models import CausalLMWithValueHead, Machine
+from pipeline.tasks import EnvironmentSettings, Problem, Task
+
+MODES = ("sampled", "greedy")
+"""Where the right way is already the most likely one, training shows in sampled episodes only, so
+both are always reported."""
+
+
+class EvaluationSettings(BaseModel):
+    """How to play the test problems."""
+
+    model_config = ConfigDict(extra="forbid")
+    batch_size: int = Field(ge=1)
+    seed: int = Field(ge=0)
+
+
+def evaluate(
+    policy: CausalLMWithValueHead,
+    tokenizer: Any,
+    task: Task,
+    problems: Sequence[Problem],
+    environment: EnvironmentSettings,
+    settings: EvaluationSettings,
+    machine: Machine,
+) -> Iterator[list[dict[str, Any]]]:
+    """Yields the episodes' rows batch by batch: all problems sampled at temperature 1, then greedy."""
+    for mode in MODES:
+        env = task.environment(
+            policy, tokenizer, environment, do_sample=mode == "sampled", seed=settings.seed
+        )
+        for start in range(0, len(problems), settings.batch_size):
+            batch = list(problems[start : start + settings.batch_size])
+            with machine.autocast():
+                *_, histories = env.run([task.query(p) for p in batch], problems=batch)
+            yield [_row(mode, p, history) for p, history in zip(batch, histories, strict=True)]
+
+
+def _row(mode: str, problem: Problem, history: TextHistory) -> dict[str, Any]:
+    written = history.segments[1:]
+    return {
+        "mode": mode,
+        "id": problem["id"],
+        "question": problem["question"],
+        "answer": problem["answer"],
+        "reward": history.reward,
+        "end_reason": str(history.end_reason),
+        "tool_calls": sum(s.system for s in written),
+        "model_tokens": sum(len(s.tokens) for s in written if not s.system),
+        "tool_tokens": sum(len(s.tokens) for s in written if s.system),
+        "segments": [{"author": author, "text": text} for author, text in history.authored()[1:]],
+    }

@@ -1,0 +1,76 @@
+"""The clipped objectives of PPO, as means over the model's tokens.
+
+All tensors have shape (B, T); `mask` is true on the tokens that count. What stands elsewhere, NaN
+included, changes neither a loss nor its gradient.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mean of `x` where `mask` is true; 0 where it is true nowhere."""
+    return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def masked_var(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The population variance of `x` where `mask` is true."""
+    return masked_mean((x - masked_mean(x, mask)) ** 2, mask)
+
+
+def whiten(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Shifts and scales `x` to mean 0 and variance 1 over the mask; zero outside it."""
+    centred = x - masked_mean(x, mask)
+    return torch.where(mask, centred * torch.rsqrt(masked_var(x, mask) + 1e-8), 0.0)
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """The policy's loss and what it says of the step from the old policy to the new."""
+
+    loss: torch.Tensor
+    clipfrac: torch.Tensor  # share of tokens whose clipped term is the one that counts
+    approxkl: torch.Tensor  # half the mean squared log-ratio
+    policykl: torch.Tensor  # mean of old minus new log-probability
+    mean_ratio: torch.Tensor
+
+
+def policy_loss(
+    logprobs: torch.Tensor,
+    old_logprobs: torch.Tensor,
+    advantages: torch.Tensor,
+    mask: torch.Tensor,
+    cliprange: float,
+) -> PolicyLoss:
+    """-min(r A, clip(r, 1 - eps, 1 + eps) A) with r = exp(new - old) (Schulman et al. 2017, eq. 7)."""
+    log_ratio = torch.where(mask, logprobs - old_logprobs, 0.0)
+    ratio = log_ratio.exp()
+    advantages = torch.where(mask, advantages, 0.0)
+    unclipped = -advantages * ratio
+    clipped = -advantages * ratio.clamp(1 - cliprange, 1 + cliprange)
+    return PolicyLoss(
+        loss=masked_mean(torch.maximum(unclipped, clipped), mask),
+        clipfrac=masked_mean((clipped > unclipped).float(), mask).detach(),
+        approxkl=masked_mean(log_ratio**2 / 2, mask).detach(),
+        policykl=masked_mean(-log_ratio, mask).detach(),
+        mean_ratio=masked_mean(ratio, mask).detach(),
+    )
+
+
+def value_loss(
+    values: torch.Tensor,
+    old_values: torch.Tensor,
+    returns: torch.Tensor,
+    mask: torch.Tensor,
+    cliprange: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Half the squared error, the larger of clipped and unclipped, and the share that was clipped.
+
+    The prediction may move by at most `cliprange` from the old one, as in the PPO authors' code.
+    """
+    values, old_values, returns = (torch.where(mask, x, 0.0) for x in (values, old_values, returns))
+    clipped_values = old_values + (values - old_values).clamp(-cliprange, cliprange)
+    unclipped, clipped = (values - returns) ** 2, (clipped_values - returns) ** 2
+    loss = masked_mean(torch.maximum(unclipped, clipped), mask) / 2
+    return loss, masked_mean((clipped > unclipped).float(), mask).detach()

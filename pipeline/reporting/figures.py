@@ -1,0 +1,67 @@
+"""Figures as SVG text: small, sharp in print, and the same to the byte from the same data."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+import pandas as pd
+from rich.console import Console
+
+from pipeline.environment.history import coloured_text
+
+CURVES = {
+    "env/reward_mean": "mean reward of a step's episodes",
+    "objective/kl": "KL from the start, nats per episode",
+}
+
+
+def learning_curves(curves: Mapping[int, pd.DataFrame]) -> str:
+    """Reward and KL against steps and episodes: a line for each seed, and their mean if several.
+
+    Args:
+        curves: for each seed its training's statistics, one row a step.
+    """
+    style: Any = {"svg.hashsalt": "learning-tools", "svg.fonttype": "none", "font.size": 10}
+    with plt.rc_context(style):
+        figure, axes = plt.subplots(1, len(CURVES), figsize=(9, 3.2), layout="constrained")
+        for axis, (column, label) in zip(axes, CURVES.items()):
+            for seed, curve in curves.items():
+                axis.plot(
+                    curve["step"],
+                    curve[column],
+                    marker="o" if len(curves) == 1 else None,
+                    markersize=4,
+                    color="#1f6fb2",
+                    alpha=1 if len(curves) == 1 else 0.35,
+                    label=f"seed {seed}",
+                )
+            if len(curves) > 1:
+                mean = pd.concat(curves.values()).groupby("step")[column].mean()
+                axis.plot(mean.index, mean, color="#12344d", linewidth=2, label="mean")
+            axis.set_xlabel("step")
+            axis.set_title(label, fontsize=10)
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+            per_step = next(iter(curves.values()))["episodes"].iloc[0]
+            top = axis.secondary_xaxis(
+                -0.28, functions=(lambda x, n=per_step: x * n, lambda x, n=per_step: x / n)
+            )
+            top.set_xlabel("episodes")
+        axes[0].set_ylim(0, 1.02)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+    return text.getvalue()
+
+
+def episode_picture(parts: Sequence[tuple[str, str]], title: str) -> str:
+    """An episode as a picture of a terminal; `parts` are (author, text) as in `coloured_text`."""
+    console = Console(record=True, width=72, file=io.StringIO())
+    console.print(coloured_text(parts))
+    svg = console.export_svg(title=title, unique_id="episode")
+    return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # they would load from the net

@@ -1,0 +1,93 @@
+"""Arithmetic with a calculator: `What is 13.1-3?`, answers rounded to two decimal places.
+
+The problems are generated: + - * / on integers and decimals below 100. TRL's "Learning Tools" used the
+same kind of problem, prompt and reward for its calculator experiment.
+"""
+
+import random
+import re
+from decimal import Decimal
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.environment.protocol import SUBMIT, render_call
+from pipeline.tasks import Problem, Task
+from pipeline.tools.calculator import calculate
+
+TOOL_NAME = "SimpleCalculatorTool"
+DEMONSTRATIONS = ("13.1-3", "4*3", "12.1+1", "12.1-20")
+OPERATORS = "+-*/"
+
+_RESULT = re.compile(rf"Result\s*=\s*(-?[\d,]*\.?\d+)\s*{SUBMIT}")
+
+
+class ArithmeticData(BaseModel):
+    """How many problems to generate, and from which seed."""
+
+    model_config = ConfigDict(extra="forbid")
+    source: Literal["builtin"]
+    train: int = Field(ge=1, le=100_000)
+    test: int = Field(ge=1, le=100_000)
+    seed: int
+
+
+class Arithmetic(Task):
+    """See the module's text."""
+
+    Data = ArithmeticData
+
+    def problems(self, data: ArithmeticData) -> dict[str, list[Problem]]:
+        """`train` and `test` problems, all different, none of them a demonstration's."""
+        rng = random.Random(data.seed)
+        seen = set(DEMONSTRATIONS)
+        problems: list[Problem] = []
+        while len(problems) < data.train + data.test:
+            expression = _number(rng) + rng.choice(OPERATORS) + _number(rng)
+            if expression in seen or expression.endswith("/0"):
+                continue
+            seen.add(expression)
+            problems.append(
+                {
+                    "id": expression,
+                    "question": f"What is {expression}?",
+                    "answer": calculate(expression),
+                }
+            )
+        return {"train": problems[: data.train], "test": problems[data.train :]}
+
+    @property
+    def prompt(self) -> str:
+        return "\n\n".join(_demonstrate(expression) for expression in DEMONSTRATIONS)
+
+    def tools(self):
+        return {TOOL_NAME: calculate}
+
+    def query(self, problem: Problem) -> str:
+        return f"\n\n{problem['question']}\n"
+
+    def reward(self, answer_text: str, problem: Problem) -> float:
+        """1 if the text ends in `Result=<number><submit>` with the right number, to two places."""
+        results = _RESULT.findall(answer_text)
+        if not results:
+            return 0.0
+        result = Decimal(results[-1].replace(",", ""))
+        return float(round(result, 2) == Decimal(problem["answer"]))
+
+
+def _number(rng: random.Random) -> str:
+    """An integer or a number with one decimal place, from 0 to 99.9."""
+    if rng.random() < 0.5:
+        return str(rng.randrange(100))
+    return f"{rng.randrange(100)}.{rng.randrange(1, 10)}"
+
+
+def _demonstrate(expression: str) -> str:
+    answer = calculate(expression)
+    return (
+        f"What is {expression}?\n"
+        f"{render_call(TOOL_NAME, expression, answer)}\nResult={answer}{SUBMIT}"
+    )
+
+
+TASK = Arithmetic

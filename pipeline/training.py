@@ -1,0 +1,100 @@
+"""The training loop: play a batch of episodes, improve the policy on it, repeat."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import set_seed
+
+from pipeline.models import CausalLMWithValueHead, Machine
+from pipeline.ppo import PPOConfig, PPOTrainer
+from pipeline.ppo.trainer import make_optimizer
+from pipeline.tasks import EnvironmentSettings, Problem, Task
+
+
+class TrainSettings(BaseModel):
+    """How long to train a task, and how the learning rate moves meanwhile."""
+
+    model_config = ConfigDict(extra="forbid")
+    steps: int = Field(ge=1)
+    episodes_per_step: int = Field(ge=1)
+    lr_schedule: Literal["constant", "linear"]
+    warmup_steps: int = Field(ge=0)
+
+
+def train(
+    policy: CausalLMWithValueHead,
+    tokenizer: Any,
+    task: Task,
+    problems: Sequence[Problem],
+    environment: EnvironmentSettings,
+    settings: TrainSettings,
+    ppo: PPOConfig,
+    machine: Machine,
+    seed: int,
+) -> Iterator[dict[str, float]]:
+    """Trains `policy` in place by PPO; its state at the start is the reference of the KL penalty.
+
+    Args:
+        problems: the training set; taken in an order drawn from `seed`, anew when it is used up.
+        seed: decides that order, the sampling and the minibatches.
+
+    Yields:
+        After each step its statistics: those of `PPOTrainer.step`, `step`, `episodes` (so far), and
+        `env/...` on the episodes played.
+    """
+    set_seed(seed)
+    env = task.environment(policy, tokenizer, environment, seed=seed)
+    optimizer = make_optimizer(ppo, policy)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, settings)
+    )
+    trainer = PPOTrainer(
+        ppo,
+        policy,
+        optimizer=optimizer,
+        lr_scheduler=scheduler,
+        seed=seed,
+        autocast=machine.autocast,
+    )
+    order = _endless_order(len(problems), seed)
+    for step in range(1, settings.steps + 1):
+        batch = [problems[next(order)] for _ in range(settings.episodes_per_step)]
+        with machine.autocast():
+            queries, responses, masks, rewards, histories = env.run(
+                [task.query(problem) for problem in batch], problems=batch
+            )
+        stats = trainer.step(
+            queries, responses, rewards, masks, [history.truncated for history in histories]
+        )
+        calls = [sum(s.system for s in history.segments[1:]) for history in histories]
+        yield {
+            "step": step,
+            "episodes": step * settings.episodes_per_step,
+            "env/reward_mean": sum(rewards) / len(rewards),
+            "env/reward_std": float(torch.tensor(rewards).std(correction=0)),
+            "env/tool_calls_mean": sum(calls) / len(calls),
+            "env/truncated_share": sum(h.truncated for h in histories) / len(histories),
+            **stats,
+        }
+
+
+def learning_rate_factor(step: int, settings: TrainSettings) -> float:
+    """The share of the full learning rate at a step, counted from 0.
+
+    It rises linearly over the warm-up's steps; then it stays, or falls linearly, to reach 0 just
+    after the last step.
+    """
+    if step < settings.warmup_steps:
+        return (step + 1) / (settings.warmup_steps + 1)
+    if settings.lr_schedule == "constant":
+        return 1.0
+    return max(0.0, (settings.steps - step) / (settings.steps - settings.warmup_steps))
+
+
+def _endless_order(count: int, seed: int) -> Iterator[int]:
+    """Indices below `count`, shuffled anew for each pass."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.randperm(count, generator=generator).tolist()

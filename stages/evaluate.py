@@ -1,0 +1,52 @@
+"""Plays a task's test problems with the pretrained model, or with the one trained from a seed."""
+
+import pandas as pd
+from tqdm import tqdm
+
+from pipeline import models
+from pipeline.evaluation.evaluate import MODES, evaluate
+from pipeline.files import replacing, require
+from pipeline.params import load_params
+from pipeline.tasks import load_task
+from stages.common import (
+    PRETRAINED,
+    episodes_path,
+    policy_path,
+    problems_path,
+    read_problems,
+    run_stage,
+)
+
+
+def main(task: str, when: str) -> None:
+    """Writes data/episodes/<task>/<when>.parquet; `when` is "before" or "after-<seed>"."""
+    params = load_params()
+    problems = read_problems(problems_path(task, "test"), task)
+    if when == "before":
+        folder = require(PRETRAINED, "fetch_model")
+    else:
+        seed = int(when.removeprefix("after-"))
+        folder = require(policy_path(task, seed), f"train@{task}-{seed}")
+    policy, tokenizer = models.load(folder, params.machine.resolve_device())
+    batches = evaluate(
+        policy,
+        tokenizer,
+        load_task(task),
+        problems,
+        params.task(task).environment,
+        params.evaluation,
+        params.machine,
+    )
+    rows: list[dict] = []
+    with tqdm(total=len(MODES) * len(problems), desc=f"evaluate {task}, {when}") as bar:
+        for batch in batches:
+            rows += batch
+            recent = [row["reward"] for row in rows if row["mode"] == batch[0]["mode"]]
+            bar.set_postfix_str(f"{batch[0]['mode']} correct {sum(recent) / len(recent):.2f}")
+            bar.update(len(batch))
+    with replacing(episodes_path(task, when)) as beside:
+        pd.DataFrame(rows).to_parquet(beside, index=False)
+
+
+if __name__ == "__main__":
+    run_stage(main, task=str, when=str)

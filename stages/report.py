@@ -1,0 +1,84 @@
+"""Puts metrics, figures and the page together from what training and evaluation left."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.errors import PipelineError
+from pipeline.files import replacing, require
+from pipeline.params import load_params
+from pipeline.reporting.figures import episode_picture, learning_curves
+from pipeline.reporting.report import TaskResults, render
+from stages.common import REPORTS, episodes_path, run_stage, training_path
+
+
+def main() -> None:
+    """Writes reports/metrics.json, curves.csv, figures and index.html."""
+    params = load_params()
+    results = [_read(task, params.seeds) for task in params.tasks]
+    page = render(results)
+    metrics = {result.name: result.metrics() for result in results}
+    with replacing(REPORTS / "metrics.json") as beside:
+        beside.write_text(json.dumps(metrics, indent=2) + "\n")
+    curves = [
+        curve.assign(run=f"{result.name}-{seed}")
+        for result in results
+        for seed, curve in result.curves.items()
+    ]
+    with replacing(REPORTS / "curves.csv") as beside:
+        pd.concat(curves).to_csv(beside, index=False)
+    with replacing(REPORTS / "figures") as beside:
+        beside.mkdir()
+        for result in results:
+            (beside / f"{result.name}-curve.svg").write_text(learning_curves(result.curves))
+            for pair in result.examples()["fixed"][:1]:
+                for when in ("before", "after"):
+                    parts = [(s["author"], s["text"]) for s in pair[when]["segments"]]
+                    reward = ("reward", f"\nReward: {pair[when]['reward']:g}")
+                    picture = episode_picture(
+                        [("prompt", f"{pair['question']}\n"), *parts, reward], f"{when} PPO"
+                    )
+                    (beside / f"{result.name}-{when}.svg").write_text(picture)
+    with replacing(REPORTS / "index.html") as beside:
+        beside.write_text(page)
+    for task, columns in metrics.items():
+        for mode in columns["before"]:
+            before, after = columns["before"][mode], columns["after"][mode]
+            print(
+                f"{task}, {mode}: correct {before['correct_rate']:.1%} before, "
+                f"{after['correct_rate']:.1%} after PPO (n = {after['n']})"
+            )
+
+
+def _read(task: str, seeds: list[int]) -> TaskResults:
+    runs = {seed: require(training_path(task, seed), f"train@{task}-{seed}") for seed in seeds}
+    return TaskResults(
+        name=task,
+        before=_read_episodes(episodes_path(task, "before"), f"evaluate_before@{task}"),
+        after={
+            seed: _read_episodes(
+                episodes_path(task, f"after-{seed}"), f"evaluate_after@{task}-{seed}"
+            )
+            for seed in seeds
+        },
+        curves={seed: pd.read_csv(run / "curve.csv") for seed, run in runs.items()},
+        records={seed: json.loads((run / "record.json").read_text()) for seed, run in runs.items()},
+    )
+
+
+def _read_episodes(path: Path, made_by: str) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(require(path, made_by))
+    except (OSError, ValueError) as error:
+        raise PipelineError(
+            f"{path} cannot be read as a table of episodes ({error}): "
+            f"remove it and run `dvc repro {made_by}`"
+        ) from error
+    if table.empty:
+        raise PipelineError(f"{path} holds no episodes: run `dvc repro --force {made_by}`")
+    return table
+
+
+if __name__ == "__main__":
+    run_stage(main)

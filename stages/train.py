@@ -1,0 +1,75 @@
+"""Trains a task by masked PPO, from one seed."""
+
+import importlib.metadata
+import json
+import platform
+
+import pandas as pd
+from tqdm import tqdm
+
+from pipeline import models, training
+from pipeline.files import replacing, require, sha256
+from pipeline.params import load_params
+from pipeline.tasks import load_task
+from stages.common import (
+    PRETRAINED,
+    policy_path,
+    problems_path,
+    read_problems,
+    run_stage,
+    training_path,
+)
+
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+"""Those that a result may depend on."""
+
+WEIGHTS = "model.safetensors"
+
+
+def main(task: str, seed: int) -> None:
+    """Writes the policy, its learning curve, and a record of what it was trained with."""
+    params = load_params()
+    section = params.task(task)
+    problems_file = problems_path(task, "train")
+    problems = read_problems(problems_file, task)
+    device = params.machine.resolve_device()
+    policy, tokenizer = models.load(require(PRETRAINED, "fetch_model"), device)
+    steps = training.train(
+        policy,
+        tokenizer,
+        load_task(task),
+        problems,
+        section.environment,
+        section.train,
+        params.ppo,
+        params.machine,
+        seed,
+    )
+    curve = []
+    with tqdm(steps, f"train {task}, seed {seed}", section.train.steps, unit="step") as bar:
+        for stats in bar:
+            curve.append(stats)
+            bar.set_postfix_str(
+                f"reward {stats['env/reward_mean']:.2f}, KL {stats['objective/kl']:.2f}"
+            )
+    with replacing(policy_path(task, seed)) as beside:
+        models.save(policy, tokenizer, beside)
+    record = {
+        "model": json.loads((PRETRAINED / models.SOURCE_FILE).read_text()),
+        task: section.model_dump(mode="json", include={"environment", "train"}),
+        "ppo": params.ppo.model_dump(mode="json"),
+        "machine": params.machine.describe(),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: importlib.metadata.version(package) for package in PACKAGES},
+        },
+        "sha256": {str(path): sha256(path) for path in (problems_file, PRETRAINED / WEIGHTS)},
+    }
+    with replacing(training_path(task, seed)) as beside:
+        beside.mkdir()
+        pd.DataFrame(curve).to_csv(beside / "curve.csv", index=False, float_format="%.6g")
+        (beside / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    run_stage(main, task=str, seed=int)

@@ -1,0 +1,34 @@
+"""Fixtures: the tiny tokenizer and models of `tests.tiny`."""
+
+import os
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+
+import pytest
+import torch
+
+from pipeline.models import CausalLMWithValueHead
+from tests.tiny import make_model, make_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def any_model(request):
+    return make_model(request.param)
+
+
+@pytest.fixture
+def model():
+    return make_model()
+
+
+@pytest.fixture
+def policy(model):
+    policy = CausalLMWithValueHead(model)
+    torch.nn.init.normal_(policy.v_head.weight, generator=torch.Generator().manual_seed(1))
+    return policy

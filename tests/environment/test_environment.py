@@ -1,0 +1,178 @@
+"""The environment around a sampler that writes what a test tells it to."""
+
+import pytest
+
+from pipeline.environment import EndReason, TextEnvironment
+from pipeline.sampling import Continuation, StopReason
+
+
+class Script:
+    """Stands in for the sampler: writes given texts, a list for each turn, and keeps the contexts."""
+
+    def __init__(self, tokenizer, turns):
+        self.tokenizer, self.turns, self.contexts = tokenizer, list(turns), []
+
+    def generate(self, contexts, max_new_tokens):
+        self.contexts.append(contexts)
+        continuations = []
+        for text, limit in zip(self.turns.pop(0), max_new_tokens, strict=True):
+            tokens = self.tokenizer(text, add_special_tokens=False).input_ids
+            reason = StopReason.END_OF_TEXT
+            if "<call>" in text or "<submit>" in text:
+                reason = StopReason.STOP_STRING
+            if len(tokens) >= limit and reason != StopReason.STOP_STRING:
+                tokens, reason = tokens[:limit], StopReason.LENGTH
+            continuations.append(
+                Continuation(tokens, [-1.0] * len(tokens), self.tokenizer.decode(tokens), reason)
+            )
+        return continuations
+
+
+@pytest.fixture
+def run(model, tokenizer):
+    """Runs one scripted episode per row of each turn; returns `run`'s values and the script."""
+
+    def run(turns, tools=None, tasks=None, max_new_tokens=200, **options):
+        tools = {"Calc": lambda text: text.upper()} if tools is None else tools
+        env = TextEnvironment(
+            model,
+            tokenizer,
+            tools,
+            lambda answers, **_: [float("right" in answer) for answer in answers],
+            "PROMPT",
+            generation_kwargs={"max_new_tokens": max_new_tokens},
+            **options,
+        )
+        env.sampler = Script(tokenizer, turns)
+        return *env.run(tasks or ["?"] * len(turns[0])), env.sampler
+
+    return run
+
+
+CALL = "<request><Calc>ab<call>"
+
+
+def test_a_call_its_answer_and_a_submit(run, tokenizer):
+    queries, responses, masks, rewards, (history,), _ = run([[CALL], ["right<submit>"]])
+    assert history.text == f"PROMPT?{CALL}AB<response>right<submit>"
+    assert tokenizer.decode(queries[0]) == "PROMPT?"
+    model_text = tokenizer.decode(responses[0][masks[0].bool()])
+    assert model_text == f"{CALL}right<submit>"
+    assert tokenizer.decode(responses[0][~masks[0].bool()]) == "AB<response>"
+    assert rewards == [1.0]
+    assert history.end_reason == EndReason.SUBMITTED
+
+
+def test_sampled_ids_are_kept_as_they_are(run, tokenizer):
+    # ">\n" is one token; what follows in the text would be tokenized otherwise together with it.
+    _, responses, masks, _, (history,), script = run([[CALL + "\n"], ["\nright<submit>"]])
+    written = [t for s in history.segments if not s.system for t in s.tokens]
+    sampled = [
+        *tokenizer(CALL + "\n", add_special_tokens=False).input_ids,
+        *tokenizer("\nright<submit>", add_special_tokens=False).input_ids,
+    ]
+    assert written == sampled == responses[0][masks[0].bool()].tolist()
+    second_context = script.contexts[1][0]
+    assert second_context == history.tokens.tolist()[: len(second_context)]
+
+
+def test_finished_episodes_write_no_more(run):
+    *_, histories, script = run([["right<submit>", CALL], ["right<submit>"]])
+    assert [len(contexts) for contexts in script.contexts] == [2, 1]
+    assert [h.text for h in histories] == [
+        "PROMPT?right<submit>",
+        f"PROMPT?{CALL}AB<response>right<submit>",
+    ]
+
+
+def test_at_the_turn_limit_a_tools_output_earns_nothing(run):
+    *_, rewards, (history,), _ = run(
+        [["<request><Calc>x<call>"]], tools={"Calc": lambda _: "right"}, max_turns=1
+    )
+    assert history.text.endswith("right<response>")
+    assert rewards == [0.0]
+    assert history.end_reason == EndReason.MAX_TURNS
+
+
+def test_no_call_and_no_submit(run):
+    *_, (ended, cut), _ = run([["I do not know", "x" * 300]])
+    assert ended.end_reason == EndReason.END_OF_TEXT
+    assert cut.end_reason == EndReason.MAX_NEW_TOKENS
+    assert [ended.truncated, cut.truncated] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("call", "tools", "answer"),
+    [
+        ("<request><NOPE>x<call>", None, "Tool error: no tool 'NOPE'; there is Calc"),
+        ("<request>x<call>", None, "Tool error: a call is written <request><tool name>input<call>"),
+        (CALL, {"Calc": lambda _: 1 / 0}, "Tool error: division by zero"),
+        (CALL, {"Calc": lambda _: 42}, "42"),
+        (CALL, {"Calc": lambda _: None}, "None"),
+        (CALL, {"Calc": lambda _: ""}, ""),
+    ],
+)
+def test_what_goes_wrong_in_a_call_is_told_to_the_model(run, call, tools, answer):
+    *_, (history,), _ = run([[call], ["right<submit>"]], tools=tools)
+    assert history.segments[2].text == answer + "<response>"
+    assert history.end_reason == EndReason.SUBMITTED
+
+
+def test_tool_answers_are_cut_by_tokens(run, tokenizer):
+    *_, (history,), _ = run(
+        [[CALL], ["<submit>"]], tools={"Calc": lambda _: "><" * 50}, max_tool_response=10
+    )
+    # Ten tokens of two characters each, and the mark of the cut.
+    assert history.segments[2].text == "><" * 10 + "...<response>"
+    assert len(history.segments[2].tokens) == 10 + len(tokenizer("...<response>").input_ids)
+
+
+def test_max_length_counts_the_whole_episode(run):
+    *_, (history,), _ = run([["x" * 50]], max_length=20)
+    assert len(history.tokens) == 20
+    assert history.end_reason == EndReason.MAX_LENGTH
+
+
+def test_max_length_leaves_out_a_tool_answer_that_does_not_fit(run):
+    *_, (history,), _ = run(
+        [[CALL]], tools={"Calc": lambda _: "y" * 50}, max_length=60, max_tool_response=100
+    )
+    assert history.text == f"PROMPT?{CALL}"
+    assert history.end_reason == EndReason.MAX_LENGTH
+    assert history.truncated
+
+
+def test_a_prompt_beyond_max_length(run):
+    _, responses, _, rewards, (history,), _ = run([[]], tasks=["?" * 100], max_length=50)
+    assert len(responses[0]) == 0
+    assert history.end_reason == EndReason.MAX_LENGTH
+    assert rewards == [0.0]
+
+
+def test_a_list_of_functions_and_objects_keeps_their_names(model, tokenizer):
+    def double(text):
+        return text * 2
+
+    def triple(text):
+        return text * 3
+
+    class Wiki:
+        def __call__(self, text):
+            return text
+
+    env = TextEnvironment(model, tokenizer, [double, triple, Wiki()], lambda a: [0], "")
+    assert list(env.tools) == ["double", "triple", "Wiki"]
+
+
+def test_unknown_generation_kwargs_are_refused(model, tokenizer):
+    with pytest.raises(ValueError, match="top_q"):
+        TextEnvironment(model, tokenizer, [], lambda a: [0], "", generation_kwargs={"top_q": 1})
+
+
+def test_rewards_get_their_keyword_arguments(model, tokenizer):
+    env = TextEnvironment(
+        model, tokenizer, {}, lambda answers, gold: [a == g for a, g in zip(answers, gold)], "P"
+    )
+    env.sampler = Script(tokenizer, [["a<submit>", "b<submit>"]])
+    *_, rewards, _ = env.run(["", ""], gold=["a<submit>", "x"])
+    assert rewards == [1.0, 0.0]

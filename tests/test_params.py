@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import PipelineError
+from pipeline.params import load_params
+
+COMMITTED = yaml.safe_load(Path("params.yaml").read_text())
+
+
+def changed(tmp_path, key, value):
+    """A copy of params.yaml in which `key`, with dots, is `value`."""
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    section = content
+    *path, last = key.split(".")
+    for part in path:
+        section = section[part]
+    section[last] = value
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def test_the_committed_file_is_good():
+    params = load_params()
+    assert params.tasks == COMMITTED["tasks"]
+    assert params.ppo.lam == 0.95
+    assert params.task("arithmetic").data.test >= 200
+
+
+def test_every_ppo_knob_is_in_the_file():
+    assert set(COMMITTED["ppo"]) == set(type(load_params().ppo).model_fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("ppo.lamm", 0.9, r"ppo\.lamm: no such parameter; did you mean lam\?"),
+        ("zzz", 1, r"zzz: no such parameter; known are .*arithmetic.*"),
+        ("arithmetic.train.step", 1, r"arithmetic\.train\.step: .* did you mean steps\?"),
+        ("arithmetic.data.tests", 1, r"arithmetic\.data\.tests: .* did you mean test\?"),
+        ("ppo.gamma", 1.5, r"ppo\.gamma: .*less than or equal to 1, got 1\.5"),
+        ("ppo.learning_rate", "fast", r"ppo\.learning_rate: .*number.*got 'fast'"),
+        ("ppo.gae", "run", r"ppo\.gae: .*'skip' or 'walk', got 'run'"),
+        ("arithmetic.train.steps", 0, r"arithmetic\.train\.steps: .*greater than or equal to 1"),
+        ("seeds", [], r"seeds: .*at least 1 item"),
+        ("seeds", [1, -1], r"seeds\.1: .*got -1"),
+        ("tasks", ["arithmatic"], r"no task 'arithmatic'; there is arithmetic"),
+        ("model.source", "web", r"model\.source: .*'pypi', 'hub' or 'path'"),
+    ],
+)
+def test_names_the_key_and_what_would_be_right(tmp_path, key, value, complaint):
+    with pytest.raises(PipelineError, match=complaint):
+        load_params(changed(tmp_path, key, value))
+
+
+def test_a_listed_task_needs_its_section(tmp_path):
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    del content["arithmetic"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(PipelineError, match="arithmetic: the task has no section"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("a: [", "not valid YAML"), ("", "key: value"), ("- a", "key: value")],
+)
+def test_a_file_that_is_no_params(tmp_path, text, complaint):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(PipelineError, match=complaint):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(PipelineError, match="No such file"):
+        load_params(tmp_path / "params.yaml")

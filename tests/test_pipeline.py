@@ -1,0 +1,175 @@
+"""The DVC graph from end to end, with a tiny model, in a copy of the project."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import models
+from tests.project_copy import copy_project, set_params
+from tests.tiny import make_model, make_tokenizer
+
+ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+STAGES = (
+    "fetch_model",
+    "prepare@arithmetic",
+    "evaluate_before@arithmetic",
+    "train@arithmetic-1",
+    "evaluate_after@arithmetic-1",
+    "report",
+)
+
+
+def run(project, *command, status=0):
+    """Runs a command in the project; returns what it printed, on either stream."""
+    done = subprocess.run(
+        command,
+        cwd=project,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == status, done.stdout
+    return done.stdout
+
+
+def locked(project):
+    """What dvc.lock says of each stage: the hashes of its params, inputs and outputs."""
+    return YAML(typ="safe").load(project / "dvc.lock")["stages"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    models.save(make_model(), make_tokenizer(), folder / "tiny-model")
+    overrides = {
+        "tasks": ["arithmetic"],
+        "seeds": [1],
+        "model.source": "path",
+        "model.path": str(folder / "tiny-model"),
+        "machine.precision": "float32",
+        "ppo.mini_batch_size": 2,
+        "arithmetic.data.train": 16,
+        "arithmetic.data.test": 4,
+        "arithmetic.environment.max_new_tokens": 8,
+        "arithmetic.train.steps": 2,
+        "arithmetic.train.episodes_per_step": 4,
+    }
+    copy_project(folder / "copy", overrides, share_cache=False)
+    run(folder / "copy", "dvc", "repro")
+    return folder / "copy"
+
+
+def test_all_stages_run_and_are_recorded(project):
+    assert set(STAGES) == set(locked(project))
+    metrics = json.loads((project / "reports/metrics.json").read_text())
+    for column in ("before", "after"):
+        for mode in ("sampled", "greedy"):
+            rate = metrics["arithmetic"][column][mode]
+            assert set(rate) == {"correct_rate", "low", "high", "n"}
+            assert rate["n"] == 4
+    curves = pd.read_csv(project / "reports/curves.csv")
+    assert curves["episodes"].tolist() == [4, 8]
+    assert curves["run"].tolist() == ["arithmetic-1"] * 2
+    assert {"env/reward_mean", "objective/kl"} <= set(curves.columns)
+    record = json.loads((project / "data/training/arithmetic-1/record.json").read_text())
+    assert record["model"]["source"] == "path"
+    assert record["arithmetic"]["train"]["steps"] == 2
+    assert "torch" in record["versions"]
+
+
+def test_the_report_needs_no_network(project):
+    page = (project / "reports/index.html").read_text()
+    assert "<svg" in page
+    assert "Learning tools" in page
+    for attribute in ('src="http', 'href="http', "@import", "url(http"):
+        assert attribute not in page.replace('xlink:href="http://www.w3.org', "")
+
+
+def test_a_second_run_does_nothing(project):
+    printed = run(project, "dvc", "repro")
+    assert "up to date" in printed
+    assert "Running stage" not in printed
+
+
+def test_the_same_seed_gives_the_same_results(project):
+    before = locked(project)
+    for stage in ("train@arithmetic-1", "evaluate_after@arithmetic-1"):
+        run(project, "dvc", "repro", "--force", "--single-item", stage)
+    assert locked(project) == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "affected"),
+    [
+        ("ppo.cliprange", 0.3, {"train@arithmetic-1"}),
+        ("evaluation.seed", 5, {"evaluate_before@arithmetic", "evaluate_after@arithmetic-1"}),
+        ("arithmetic.data.seed", 5, {"prepare@arithmetic"}),
+        ("arithmetic.train.steps", 3, {"train@arithmetic-1"}),
+        ("model.hub.revision", "x", {"fetch_model"}),
+    ],
+)
+def test_a_param_affects_only_the_stages_that_read_it(project, key, value, affected):
+    params = (project / "params.yaml").read_text()
+    try:
+        set_params(project, {key: value})
+        changed = json.loads(run(project, "dvc", "status", "--json"))
+    finally:
+        (project / "params.yaml").write_text(params)
+    directly = {
+        stage
+        for stage, reasons in changed.items()
+        if any("params.yaml" in reason.get("changed deps", {}) for reason in reasons)
+    }
+    assert directly == affected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("ppo.lamm", 0.9, "error: params.yaml: ppo.lamm: no such parameter; did you mean lam?"),
+        ("ppo.gamma", 1.5, "error: params.yaml: ppo.gamma: input should be less than"),
+    ],
+)
+def test_a_bad_param_is_named_and_costs_no_output(project, key, value, complaint):
+    params = (project / "params.yaml").read_text()
+    try:
+        set_params(project, {key: value})
+        printed = run(project, "dvc", "repro", status=255)
+    finally:
+        (project / "params.yaml").write_text(params)
+    assert complaint in printed
+    assert "Traceback" not in printed
+    assert (project / "data/models/arithmetic-1/model.safetensors").exists()
+    assert (project / "reports/index.html").exists()
+    assert "up to date" in run(project, "dvc", "repro")
+
+
+def test_a_stage_run_before_its_inputs_exist(project, tmp_path):
+    copy_project(tmp_path / "copy", {}, share_cache=False)
+    for arguments, missing in (
+        (("stages.train", "arithmetic", "1"), "prepare@arithmetic"),
+        (("stages.report",), "train@arithmetic-1"),
+    ):
+        printed = run(tmp_path / "copy", "python", "-m", *arguments, status=1)
+        assert f"run `dvc repro {missing}` first" in printed
+        assert len(printed.strip().splitlines()) == 1
+
+
+def test_a_corrupt_table_leaves_the_last_good_report(project):
+    table = project / "data/episodes/arithmetic/before.parquet"
+    content, report = table.read_bytes(), (project / "reports/index.html").read_text()
+    table.unlink()  # the file is linked to the cache: write a new one
+    try:
+        table.write_bytes(b"PAR1 nonsense")
+        printed = run(project, "python", "-m", "stages.report", status=1)
+    finally:
+        table.write_bytes(content)
+    assert printed.startswith("error: data/episodes/arithmetic/before.parquet cannot be read")
+    assert (project / "reports/index.html").read_text() == report
