@@ -1,4 +1,5 @@
-# `make repro` and `make test` set up .venv by themselves. Overridable:
+# `make repro` and `make test` set up .venv by themselves. Overridable (`make clean` first, if there is
+# a .venv):
 #   PYTHON        the interpreter to make .venv with (3.11 or newer)
 #   SYSTEM_TORCH  set to 1 to use the torch that is already installed for PYTHON
 #   ARGS          more arguments for the command that a target runs
@@ -16,7 +17,7 @@ export TOKENIZERS_PARALLELISM = false
 .PHONY: repro test smoke lint format lock check clean
 
 repro: check  ## the whole pipeline, from the model to the report
-	@test -d .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
+	@test -e .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
 	dvc repro $(ARGS)
 	@echo "Done. Open reports/index.html"
 
@@ -24,7 +25,9 @@ check: .venv/installed
 	@python -m pipeline.params
 
 smoke: .venv/installed  ## the whole graph with a few steps, in a copy
-	python -m tests.project_copy .smoke arithmetic.train.steps=2 arithmetic.data.test=32
+	rm -rf .smoke
+	python -m tests.project_copy .smoke arithmetic.train.steps=2 arithmetic.train.warmup_steps=0 \
+		arithmetic.train.episodes_per_step=16 arithmetic.data.test=16
 	cd .smoke && dvc repro
 	@echo "Done. Open .smoke/reports/index.html"
 

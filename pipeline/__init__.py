@@ -1,4 +1,5 @@
 """A language model learns to use tools: environment, masked PPO, evaluation, report.
 
-The library knows nothing of DVC and reads no configuration; the scripts in `stages/` do both.
+The scripts in `stages/` call it, one for each DVC stage; of the library only `params.py`, which is for
+them, knows params.yaml.
 """

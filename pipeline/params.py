@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, create_model
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import EvaluationSettings
@@ -35,7 +35,7 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     tasks: Annotated[list[str], Field(min_length=1)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[StrictInt, Field(ge=0, lt=2**32)]], Field(min_length=1)]
     model: ModelSource
     machine: Machine
     ppo: PPOConfig

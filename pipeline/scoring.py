@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
+from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.forward import forward_after_prefix, shared_prefix_length, vocabulary_head
@@ -53,6 +54,16 @@ class TokenBatch:
     def ends(self) -> list[int]:
         """The column after each row's last token."""
         return [self.width] * len(self.sequences) if self.padding_side == "left" else self.lengths
+
+    def widen(self, x: torch.Tensor, columns: int) -> torch.Tensor:
+        """Adds columns of zeros on the side that is padded."""
+        missing = columns - x.shape[1]
+        return pad(x, (missing, 0) if self.padding_side == "left" else (0, missing))
+
+    def narrow(self, x: torch.Tensor) -> torch.Tensor:
+        """Those of the columns of a larger batch that this one, a selection of its rows, has."""
+        first = x.shape[1] - self.width if self.padding_side == "left" else 0
+        return x[:, first : first + self.width]
 
     def place(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
         """Puts numbers that belong to each row's last tokens in their columns, 0 elsewhere: (B, T)."""

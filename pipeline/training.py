@@ -1,10 +1,10 @@
 """The training loop: play a batch of episodes, improve the policy on it, repeat."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import set_seed
 
 from pipeline.models import CausalLMWithValueHead, Machine
@@ -21,6 +21,12 @@ class TrainSettings(BaseModel):
     episodes_per_step: int = Field(ge=1)
     lr_schedule: Literal["constant", "linear"]
     warmup_steps: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps must be below steps, which is {self.steps}")
+        return self
 
 
 def train(

@@ -20,7 +20,7 @@ def problems_path(task: str, split: str) -> Path:
     return Path("data/tasks") / task / f"{split}.jsonl"
 
 
-def policy_path(task: str, seed: int) -> Path:
+def policy_path(task: str, seed: int | str) -> Path:
     return Path("data/models") / f"{task}-{seed}"
 
 

@@ -25,7 +25,7 @@ def main(task: str, when: str) -> None:
     if when == "before":
         folder = require(PRETRAINED, "fetch_model")
     else:
-        seed = int(when.removeprefix("after-"))
+        seed = when.removeprefix("after-")
         folder = require(policy_path(task, seed), f"train@{task}-{seed}")
     policy, tokenizer = models.load(folder, params.machine.resolve_device())
     batches = evaluate(

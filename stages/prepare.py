@@ -7,7 +7,8 @@ from stages.common import problems_path, run_stage, write_problems
 
 def main(task: str) -> None:
     """Writes data/tasks/<task>/{train,test}.jsonl."""
-    for split, problems in load_task(task).problems(load_params().task(task).data).items():
+    splits = load_task(task).problems(load_params().task(task).data)
+    for split, problems in splits.items():
         write_problems(problems_path(task, split), problems)
         print(f"{task}: {len(problems)} {split} problems")
 

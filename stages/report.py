@@ -17,31 +17,26 @@ def main() -> None:
     """Writes reports/metrics.json, curves.csv, figures and index.html."""
     params = load_params()
     results = [_read(task, params.seeds) for task in params.tasks]
-    page = render(results)
     metrics = {result.name: result.metrics() for result in results}
-    with replacing(REPORTS / "metrics.json") as beside:
-        beside.write_text(json.dumps(metrics, indent=2) + "\n")
-    curves = [
+    curves = pd.concat(
         curve.assign(run=f"{result.name}-{seed}")
         for result in results
         for seed, curve in result.curves.items()
-    ]
-    with replacing(REPORTS / "curves.csv") as beside:
-        pd.concat(curves).to_csv(beside, index=False)
-    with replacing(REPORTS / "figures") as beside:
-        beside.mkdir()
-        for result in results:
-            (beside / f"{result.name}-curve.svg").write_text(learning_curves(result.curves))
-            for pair in result.examples()["fixed"][:1]:
-                for when in ("before", "after"):
-                    parts = [(s["author"], s["text"]) for s in pair[when]["segments"]]
-                    reward = ("reward", f"\nReward: {pair[when]['reward']:g}")
-                    picture = episode_picture(
-                        [("prompt", f"{pair['question']}\n"), *parts, reward], f"{when} PPO"
-                    )
-                    (beside / f"{result.name}-{when}.svg").write_text(picture)
-    with replacing(REPORTS / "index.html") as beside:
-        beside.write_text(page)
+    )
+    page, figures = render(results), _figures(results)
+    # Everything is computed before anything is replaced.
+    with (
+        replacing(REPORTS / "metrics.json") as new_metrics,
+        replacing(REPORTS / "curves.csv") as new_curves,
+        replacing(REPORTS / "figures") as new_figures,
+        replacing(REPORTS / "index.html") as new_page,
+    ):
+        new_metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+        curves.to_csv(new_curves, index=False)
+        new_figures.mkdir()
+        for name, svg in figures.items():
+            (new_figures / f"{name}.svg").write_text(svg)
+        new_page.write_text(page)
     for task, columns in metrics.items():
         for mode in columns["before"]:
             before, after = columns["before"][mode], columns["after"][mode]
@@ -49,6 +44,20 @@ def main() -> None:
                 f"{task}, {mode}: correct {before['correct_rate']:.1%} before, "
                 f"{after['correct_rate']:.1%} after PPO (n = {after['n']})"
             )
+
+
+def _figures(results: list[TaskResults]) -> dict[str, str]:
+    """SVG by name: each task's learning curve, and an episode before and after training."""
+    figures = {}
+    for result in results:
+        figures[f"{result.name}-curve"] = learning_curves(result.curves)
+        for pair in result.examples()["fixed"][:1]:
+            for when in ("before", "after"):
+                parts = [(s["author"], s["text"]) for s in pair[when]["segments"]]
+                parts.insert(0, ("prompt", f"{pair['question']}\n"))
+                parts.append(("reward", f"\nReward: {pair[when]['reward']:g}"))
+                figures[f"{result.name}-{when}"] = episode_picture(parts, f"{when} PPO")
+    return figures
 
 
 def _read(task: str, seeds: list[int]) -> TaskResults:

@@ -45,15 +45,6 @@ def main(task: str, seed: int) -> None:
         params.machine,
         seed,
     )
-    curve = []
-    with tqdm(steps, f"train {task}, seed {seed}", section.train.steps, unit="step") as bar:
-        for stats in bar:
-            curve.append(stats)
-            bar.set_postfix_str(
-                f"reward {stats['env/reward_mean']:.2f}, KL {stats['objective/kl']:.2f}"
-            )
-    with replacing(policy_path(task, seed)) as beside:
-        models.save(policy, tokenizer, beside)
     record = {
         "model": json.loads((PRETRAINED / models.SOURCE_FILE).read_text()),
         task: section.model_dump(mode="json", include={"environment", "train"}),
@@ -65,10 +56,22 @@ def main(task: str, seed: int) -> None:
         },
         "sha256": {str(path): sha256(path) for path in (problems_file, PRETRAINED / WEIGHTS)},
     }
-    with replacing(training_path(task, seed)) as beside:
-        beside.mkdir()
-        pd.DataFrame(curve).to_csv(beside / "curve.csv", index=False, float_format="%.6g")
-        (beside / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+    curve = []
+    # Opened together and first: a place that cannot be written is found before the training, not after.
+    with (
+        replacing(policy_path(task, seed)) as new_policy,
+        replacing(training_path(task, seed)) as new_training,
+        tqdm(steps, f"train {task}, seed {seed}", section.train.steps, unit="step") as bar,
+    ):
+        for stats in bar:
+            curve.append(stats)
+            bar.set_postfix_str(
+                f"reward {stats['env/reward_mean']:.2f}, KL {stats['objective/kl']:.2f}"
+            )
+        models.save(policy, tokenizer, new_policy)
+        new_training.mkdir()
+        pd.DataFrame(curve).to_csv(new_training / "curve.csv", index=False, float_format="%.6g")
+        (new_training / "record.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

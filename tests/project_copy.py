@@ -28,7 +28,9 @@ def copy_project(destination: Path, overrides: dict[str, Any], share_cache: bool
         (destination / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, destination / name)
     if share_cache:
-        (destination / ".dvc/config.local").write_text(f"[cache]\n    dir = {ROOT / '.dvc/cache'}\n")
+        (destination / ".dvc/config.local").write_text(
+            f"[cache]\n    dir = {ROOT / '.dvc/cache'}\n"
+        )
     set_params(destination, overrides)
     if not (destination / ".git").exists():
         git(destination, "init", "-q")
@@ -56,4 +58,6 @@ def git(project: Path, *arguments: str) -> None:
 
 if __name__ == "__main__":
     pairs = (argument.split("=", 1) for argument in sys.argv[2:])
-    copy_project(Path(sys.argv[1]), {key: YAML().load(value) for key, value in pairs}, share_cache=True)
+    copy_project(
+        Path(sys.argv[1]), {key: YAML().load(value) for key, value in pairs}, share_cache=True
+    )

@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import models
-from tests.project_copy import copy_project, set_params
+from tests.project_copy import copy_project, git, set_params
 from tests.tiny import make_model, make_tokenizer
 
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -59,6 +59,7 @@ def project(tmp_path_factory):
         "arithmetic.data.test": 4,
         "arithmetic.environment.max_new_tokens": 8,
         "arithmetic.train.steps": 2,
+        "arithmetic.train.warmup_steps": 0,
         "arithmetic.train.episodes_per_step": 4,
     }
     copy_project(folder / "copy", overrides, share_cache=False)
@@ -112,7 +113,8 @@ def test_the_same_seed_gives_the_same_results(project):
         ("evaluation.seed", 5, {"evaluate_before@arithmetic", "evaluate_after@arithmetic-1"}),
         ("arithmetic.data.seed", 5, {"prepare@arithmetic"}),
         ("arithmetic.train.steps", 3, {"train@arithmetic-1"}),
-        ("model.hub.revision", "x", {"fetch_model"}),
+        ("model.hub.revision", "x", set()),  # as the source is another
+        ("model.path", "elsewhere", {"fetch_model"}),
     ],
 )
 def test_a_param_affects_only_the_stages_that_read_it(project, key, value, affected):
@@ -173,3 +175,33 @@ def test_a_corrupt_table_leaves_the_last_good_report(project):
         table.write_bytes(content)
     assert printed.startswith("error: data/episodes/arithmetic/before.parquet cannot be read")
     assert (project / "reports/index.html").read_text() == report
+
+
+def test_experiments_can_be_run_and_compared(project):
+    run(project, "git", "add", "-A")
+    git(project, "commit", "-qm", "results")
+    run(
+        project,
+        "dvc",
+        "exp",
+        "run",
+        "--name",
+        "two",
+        "-S",
+        "seeds=[1,2]",
+        "-S",
+        "ppo.cliprange=0.3",
+    )
+    shown = run(project, "dvc", "exp", "show", "--csv", "--only-changed")
+    assert "two" in shown
+    assert "ppo.cliprange" in shown
+    assert "ppo.cliprange" in run(project, "dvc", "params", "diff")
+    assert "arithmetic.after.sampled.n" in run(project, "dvc", "metrics", "diff")
+    assert "index.html" in run(project, "dvc", "plots", "diff")
+    metrics = json.loads((project / "reports/metrics.json").read_text())
+    assert metrics["arithmetic"]["after"]["sampled"]["n"] == 8
+    curves = pd.read_csv(project / "reports/curves.csv")
+    assert set(curves["run"]) == {"arithmetic-1", "arithmetic-2"}
+    # A seed decides what is played and how: the two runs differ.
+    by_run = curves.groupby("run")["objective/logprobs"].apply(list)
+    assert by_run["arithmetic-1"] != by_run["arithmetic-2"]

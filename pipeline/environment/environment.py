@@ -96,7 +96,7 @@ class TextEnvironment:
             histories: the episodes themselves.
         """
         # Prompt and task are tokenized apart, so that all queries begin with the very same tokens.
-        prompt_tokens = self.tokenizer(self.prompt).input_ids if self.prompt else []
+        prompt_tokens = self.tokenizer(self.prompt).input_ids
         histories = [
             TextHistory(self.prompt + task, [*prompt_tokens, *self._tokenize(task)])
             for task in tasks
@@ -160,7 +160,7 @@ class TextEnvironment:
         try:
             return str(self.tools[call.tool](call.argument))
         except Exception as error:  # a tool must never end the run
-            return f"Tool error: {error or type(error).__name__}"
+            return f"Tool error: {str(error) or type(error).__name__}"
 
     def _tool_segment(self, answer: str) -> tuple[str, list[int]]:
         """A tool's answer, cut to `max_tool_response` tokens, and the closing tag: text and tokens."""

@@ -19,7 +19,7 @@ class EvaluationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     batch_size: int = Field(ge=1)
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
 
 
 def evaluate(

@@ -1,10 +1,11 @@
 """`PPOTrainer`: one call of `step` is one PPO iteration on a batch of episodes.
 
-Takes and returns what TRL 0.11's `PPOTrainer.step` did, statistics' names included, so that curves can
+Takes what TRL 0.11's `PPOTrainer.step` did and gives its statistics the same names, so that curves can
 be laid side by side. Read `step` from top to bottom: score, reward, advantages, epochs of updates.
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, Literal
@@ -17,8 +18,9 @@ from pipeline.ppo.advantages import gae, gae_walk, token_rewards
 from pipeline.ppo.loss import masked_mean, masked_var, policy_loss, value_loss, whiten
 from pipeline.scoring import Scores, TokenBatch, score
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -30,8 +32,8 @@ class PPOConfig(BaseModel):
 
     learning_rate: Positive = 2e-5
     value_head_learning_rate: Positive = 1e-3
-    adam_beta1: Share = 0.9
-    adam_beta2: Share = 0.95
+    adam_beta1: Beta = 0.9
+    adam_beta2: Beta = 0.95
     max_grad_norm: Positive = 1.0
     ppo_epochs: Count = 1
     mini_batch_size: Count = 16
@@ -136,7 +138,7 @@ class PPOTrainer:
         masks = (
             [torch.ones_like(r) for r in responses] if response_masks is None else response_masks
         )
-        _check_lengths(queries, responses, scores, masks)
+        _check_lengths(queries, responses, scores, masks, truncated)
         config, device = self.config, self.model.v_head.weight.device
         batch = TokenBatch.of(queries, responses)
         response_mask = batch.place([torch.ones_like(r) for r in responses]).bool().to(device)
@@ -201,9 +203,9 @@ class PPOTrainer:
             scored = [self._score(model, batch.select(part)) for part in parts]
             both.append(
                 Scores(
-                    _stack([s.logprobs for s in scored], batch.width),
-                    _stack([s.entropy for s in scored], batch.width),
-                    _stack([s.values for s in scored], batch.width + 1),
+                    torch.cat([batch.widen(s.logprobs, batch.width) for s in scored]),
+                    torch.cat([batch.widen(s.entropy, batch.width) for s in scored]),
+                    torch.cat([batch.widen(s.values, batch.width + 1) for s in scored]),
                 )
             )
         return both[0], both[1]
@@ -250,7 +252,9 @@ class PPOTrainer:
                 else:
                     skipped += 1
                 per_minibatch.append({**stats, "ppo/grad_norm": float(norm)})
-            if per_minibatch[-1]["ppo/policy/policykl"] > 1.5 * config.target_kl_update:
+            epoch = per_minibatch[-math.ceil(len(order) / config.mini_batch_size) :]
+            moved = sum(stats["ppo/policy/approxkl"] for stats in epoch) / len(epoch)
+            if moved > 1.5 * config.target_kl_update:
                 break
         means = {
             name: sum(stats[name] for stats in per_minibatch) / len(per_minibatch)
@@ -268,10 +272,11 @@ class PPOTrainer:
         mask: torch.Tensor,
     ) -> tuple[dict[str, float], torch.Tensor]:
         """The loss of one minibatch, the batch's `rows`, and its statistics."""
-        config, width = self.config, part.width
+        config = self.config
         new = self._score(self.model, part)
         old_logprobs, old_values, advantages, returns, mask = (
-            x[rows, :width] for x in (old.logprobs, old.values, advantages, returns, mask)
+            part.narrow(x[rows])
+            for x in (old.logprobs, old.values[:, :-1], advantages, returns, mask)
         )
         values = new.values[:, :-1]
         policy = policy_loss(new.logprobs, old_logprobs, advantages, mask, config.cliprange)
@@ -308,20 +313,20 @@ def make_optimizer(config: PPOConfig, model: CausalLMWithValueHead) -> torch.opt
     )
 
 
-def _check_lengths(queries: Any, responses: Any, scores: Any, masks: Any) -> None:
+def _check_lengths(queries: Any, responses: Any, scores: Any, masks: Any, truncated: Any) -> None:
     counts = {len(queries), len(responses), len(scores), len(masks)}
     if len(counts) != 1 or not len(queries):
         raise ValueError(
             f"step needs as many queries, responses, scores and masks as episodes (at least 1); got "
             f"{len(queries)}, {len(responses)}, {len(scores)}, {len(masks)}"
         )
+    if truncated is not None and len(truncated) != len(queries):
+        raise ValueError(f"truncated has {len(truncated)} entries for {len(queries)} episodes")
+    for i, query in enumerate(queries):
+        if len(query) == 0:
+            raise ValueError(f"queries[{i}] is empty; a query needs at least one token")
     for i, (response, mask) in enumerate(zip(responses, masks)):
         if len(response) != len(mask):
             raise ValueError(
                 f"response_masks[{i}] has {len(mask)} entries for a response of {len(response)}"
             )
-
-
-def _stack(parts: list[torch.Tensor], width: int) -> torch.Tensor:
-    """Stacks rows of several widths, padded on the right to `width`."""
-    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])

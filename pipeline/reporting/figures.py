@@ -19,6 +19,8 @@ CURVES = {
     "objective/kl": "KL from the start, nats per episode",
 }
 
+NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+
 
 def learning_curves(curves: Mapping[int, pd.DataFrame]) -> str:
     """Reward and KL against steps and episodes: a line for each seed, and their mean if several.
@@ -62,6 +64,7 @@ def learning_curves(curves: Mapping[int, pd.DataFrame]) -> str:
 def episode_picture(parts: Sequence[tuple[str, str]], title: str) -> str:
     """An episode as a picture of a terminal; `parts` are (author, text) as in `coloured_text`."""
     console = Console(record=True, width=72, file=io.StringIO())
-    console.print(coloured_text(parts))
+    # A model may write characters that XML, and so SVG, forbids.
+    console.print(coloured_text((who, NOT_XML.sub("\ufffd", text)) for who, text in parts))
     svg = console.export_svg(title=title, unique_id="episode")
     return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # they would load from the net

@@ -6,7 +6,7 @@ same kind of problem, prompt and reward for its calculator experiment.
 
 import random
 import re
-from decimal import Decimal
+from fractions import Fraction
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -71,8 +71,8 @@ class Arithmetic(Task):
         results = _RESULT.findall(answer_text)
         if not results:
             return 0.0
-        result = Decimal(results[-1].replace(",", ""))
-        return float(round(result, 2) == Decimal(problem["answer"]))
+        result = Fraction(results[-1].replace(",", ""))
+        return float(round(result * 100) == Fraction(problem["answer"]) * 100)
 
 
 def _number(rng: random.Random) -> str:

