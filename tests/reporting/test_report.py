@@ -1,0 +1,81 @@
+import xml.etree.ElementTree as ElementTree
+
+import pandas as pd
+import pytest
+
+from pipeline.reporting.figures import episode_picture, learning_curves
+from pipeline.reporting.report import TaskResults, render
+
+
+def episodes(rewards, text="Result=1<submit>"):
+    """A table of one sampled and one greedy episode for each reward."""
+    return pd.DataFrame(
+        {
+            "mode": mode,
+            "id": str(i),
+            "question": f"Question {i}?",
+            "answer": "1",
+            "reward": float(reward),
+            "end_reason": "submitted",
+            "segments": [{"author": "model", "text": text}],
+        }
+        for mode in ("sampled", "greedy")
+        for i, reward in enumerate(rewards)
+    )
+
+
+@pytest.fixture
+def results():
+    curve = pd.DataFrame(
+        {
+            "step": [1, 2],
+            "episodes": [8, 16],
+            "env/reward_mean": [0.2, 0.9],
+            "objective/kl": [0.0, 1.0],
+        }
+    )
+    return TaskResults(
+        name="arithmetic",
+        before=episodes([0, 1, 0, 1], text="<script>alert(1)</script> & more"),
+        after={1: episodes([1, 0, 0, 1]), 2: episodes([1, 1, 1, 1])},
+        curves={1: curve, 2: curve},
+        records={1: {"ppo": {"lam": 0.95}}, 2: {"ppo": {"lam": 0.95}}},
+    )
+
+
+def test_rates(results):
+    metrics = results.metrics()
+    assert metrics["before"]["sampled"]["correct_rate"] == 0.5
+    assert metrics["after"]["greedy"]["correct_rate"] == 0.75
+    assert metrics["after"]["greedy"]["n"] == 8
+
+
+def test_examples_are_sorted_by_what_training_did(results):
+    questions = {
+        kind: [pair["question"] for pair in pairs] for kind, pairs in results.examples().items()
+    }
+    assert questions == {
+        "fixed": ["Question 0?"],
+        "broken": ["Question 1?"],
+        "still wrong": ["Question 2?"],
+    }
+
+
+def test_the_page_shows_rates_curves_and_text_as_text(results):
+    page = render([results])
+    assert "50.0%" in page
+    assert page.count("<svg") == 1
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
+
+
+def test_figures_are_the_same_from_the_same_data(results):
+    assert learning_curves(results.curves) == learning_curves(results.curves)
+
+
+def test_an_episodes_picture_is_valid_whatever_the_model_writes():
+    picture = episode_picture([("model", "a\x01\x1b\ufffe<b>&c")], "after")
+    ElementTree.fromstring(picture)
+    assert "http" not in picture.replace("http://www.w3.org", "").replace(
+        "https://www.textualize.io", ""
+    )
