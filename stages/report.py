@@ -23,7 +23,9 @@ def main() -> None:
         for result in results
         for seed, curve in result.curves.items()
     )
-    page, figures = render(results), _figures(results)
+    drawn = {result.name: learning_curves(result.curves) for result in results}
+    page = render(results, drawn)
+    pictures = {f"{name}-curve": svg for name, svg in drawn.items()} | _episodes(results)
     # Everything is computed before anything is replaced.
     with (
         replacing(REPORTS / "metrics.json") as new_metrics,
@@ -34,7 +36,7 @@ def main() -> None:
         new_metrics.write_text(json.dumps(metrics, indent=2) + "\n")
         curves.to_csv(new_curves, index=False)
         new_figures.mkdir()
-        for name, svg in figures.items():
+        for name, svg in pictures.items():
             (new_figures / f"{name}.svg").write_text(svg)
         new_page.write_text(page)
     for task, columns in metrics.items():
@@ -46,18 +48,17 @@ def main() -> None:
             )
 
 
-def _figures(results: list[TaskResults]) -> dict[str, str]:
-    """SVG by name: each task's learning curve, and an episode before and after training."""
-    figures = {}
+def _episodes(results: list[TaskResults]) -> dict[str, str]:
+    """Pictures by name: an episode of each task before and after training, one that it fixed."""
+    pictures = {}
     for result in results:
-        figures[f"{result.name}-curve"] = learning_curves(result.curves)
         for pair in result.examples()["fixed"][:1]:
             for when in ("before", "after"):
                 parts = [(s["author"], s["text"]) for s in pair[when]["segments"]]
                 parts.insert(0, ("prompt", f"{pair['question']}\n"))
                 parts.append(("reward", f"\nReward: {pair[when]['reward']:g}"))
-                figures[f"{result.name}-{when}"] = episode_picture(parts, f"{when} PPO")
-    return figures
+                pictures[f"{result.name}-{when}"] = episode_picture(parts, f"{when} PPO")
+    return pictures
 
 
 def _read(task: str, seeds: list[int]) -> TaskResults:

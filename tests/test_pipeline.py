@@ -180,18 +180,8 @@ def test_a_corrupt_table_leaves_the_last_good_report(project):
 def test_experiments_can_be_run_and_compared(project):
     run(project, "git", "add", "-A")
     git(project, "commit", "-qm", "results")
-    run(
-        project,
-        "dvc",
-        "exp",
-        "run",
-        "--name",
-        "two",
-        "-S",
-        "seeds=[1,2]",
-        "-S",
-        "ppo.cliprange=0.3",
-    )
+    changes = ("-S", "seeds=[1,2]", "-S", "ppo.cliprange=0.3")
+    run(project, "dvc", "exp", "run", "--name", "two", *changes)
     shown = run(project, "dvc", "exp", "show", "--csv", "--only-changed")
     assert "two" in shown
     assert "ppo.cliprange" in shown

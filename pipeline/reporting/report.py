@@ -14,7 +14,6 @@ from markupsafe import Markup
 from pipeline.environment.history import STYLES
 from pipeline.evaluation.evaluate import MODES
 from pipeline.evaluation.metrics import rates_by_mode
-from pipeline.reporting.figures import learning_curves
 
 SHOWN = 3
 """How many episodes of a kind the page shows."""
@@ -61,8 +60,8 @@ class TaskResults:
         return {kind: found[:SHOWN] for kind, found in kinds.items()}
 
 
-def render(results: list[TaskResults]) -> str:
-    """The page's HTML."""
+def render(results: list[TaskResults], curves: Mapping[str, str]) -> str:
+    """The page's HTML; `curves` holds each task's `learning_curves` by the task's name."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -75,7 +74,7 @@ def render(results: list[TaskResults]) -> str:
         results=results,
         modes=MODES,
         colours={author: style.rpartition(" ")[2] for author, style in STYLES.items()},
-        figure=lambda task: Markup(_inline(learning_curves(task.curves))),
+        figure=lambda task: Markup(_inline(curves[task.name])),
     )
 
 

@@ -62,7 +62,7 @@ def test_examples_are_sorted_by_what_training_did(results):
 
 
 def test_the_page_shows_rates_curves_and_text_as_text(results):
-    page = render([results])
+    page = render([results], {"arithmetic": learning_curves(results.curves)})
     assert "50.0%" in page
     assert page.count("<svg") == 1
     assert "<script" not in page
