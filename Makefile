@@ -14,11 +14,11 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export DVC_NO_ANALYTICS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: repro test smoke lint format lock check clean
+.PHONY: repro test smoke bench lint format lock check clean
 
 repro: check  ## the whole pipeline, from the model to the report
 	@test -e .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
-	dvc repro $(ARGS)
+	dvc repro report $(ARGS)
 	@echo "Done. Open reports/index.html"
 
 check: .venv/installed
@@ -26,13 +26,17 @@ check: .venv/installed
 
 smoke: .venv/installed  ## the whole graph with a few steps, in a copy
 	rm -rf .smoke
-	python -m tests.project_copy .smoke arithmetic.train.steps=2 arithmetic.train.warmup_steps=0 \
-		arithmetic.train.episodes_per_step=16 arithmetic.data.test=16
+	python -m tests.project_copy .smoke $(foreach task,arithmetic triviaqa,$(task).train.steps=2 \
+		$(task).train.warmup_steps=0 $(task).train.episodes_per_step=16 $(task).data.test=16) \
+		triviaqa.warm_start.steps=2
 	cd .smoke && dvc repro
 	@echo "Done. Open .smoke/reports/index.html"
 
 test: .venv/installed
 	pytest $(ARGS)
+
+bench: .venv/installed  ## how fast searches are; ARGS: a corpus and questions (benchmarks/search.py)
+	python -m benchmarks.search $(ARGS)
 
 lint: .venv/installed
 	ruff check .

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from pipeline.errors import PipelineError
 from pipeline.files import sha256
 
+WEIGHTS_FILE = "model.safetensors"
 VALUE_HEAD_FILE = "value_head.pt"
 SOURCE_FILE = "source.json"
 """Says, in the pretrained model's folder, where the model came from."""

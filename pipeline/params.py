@@ -15,19 +15,24 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import EvaluationSettings
 from pipeline.models import Machine, ModelSource
 from pipeline.ppo import PPOConfig
+from pipeline.search.corpus import CorpusSettings
 from pipeline.tasks import EnvironmentSettings, load_task, task_names
 from pipeline.training import TrainSettings
+from pipeline.warm_start import WarmStartSettings
 
 PARAMS_FILE = Path("params.yaml")
 
 
 class TaskParams(BaseModel):
-    """A task's own section. `data` has the type that the task declares."""
+    """A task's own section. `data` and `tools` have the types that the task declares."""
 
     model_config = ConfigDict(extra="forbid")
     data: Any
+    tools: Any
     environment: EnvironmentSettings
+    warm_start: WarmStartSettings
     train: TrainSettings
+    ppo: PPOConfig  # only what differs from the section `ppo` of the file
 
 
 class Params(BaseModel):
@@ -37,9 +42,17 @@ class Params(BaseModel):
     tasks: Annotated[list[str], Field(min_length=1)]
     seeds: Annotated[list[Annotated[StrictInt, Field(ge=0, lt=2**32)]], Field(min_length=1)]
     model: ModelSource
+    corpus: CorpusSettings
     machine: Machine
     ppo: PPOConfig
     evaluation: EvaluationSettings
+
+    def ppo_of(self, task: str) -> PPOConfig:
+        """PPO's knobs for a task: the section `ppo`, changed by what the task's own section says."""
+        changes = self.task(task).ppo
+        return self.ppo.model_copy(
+            update={name: getattr(changes, name) for name in changes.model_fields_set}
+        )
 
     def task(self, name: str) -> TaskParams:
         """The section of one task. Raises PipelineError if the file has none."""
@@ -75,11 +88,16 @@ def _full_model() -> type[Params]:
     """`Params` with an optional section for every task there is."""
     sections: dict[str, Any] = {
         name: (
-            create_model(f"{name}_params", __base__=TaskParams, data=(load_task(name).Data, ...))
+            create_model(
+                f"{name}_params",
+                __base__=TaskParams,
+                data=(task.Data, ...),
+                tools=(task.Tools, ...),
+            )
             | None,
             None,
         )
-        for name in task_names()
+        for name, task in ((name, load_task(name)) for name in task_names())
     }
     return create_model("AllParams", __base__=Params, **sections)
 

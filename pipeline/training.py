@@ -1,12 +1,13 @@
 """The training loop: play a batch of episodes, improve the policy on it, repeat."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import set_seed
 
+from pipeline.environment.environment import Tool
 from pipeline.models import CausalLMWithValueHead, Machine
 from pipeline.ppo import PPOConfig, PPOTrainer
 from pipeline.ppo.trainer import make_optimizer
@@ -33,6 +34,8 @@ def train(
     policy: CausalLMWithValueHead,
     tokenizer: Any,
     task: Task,
+    prompt: str,
+    tools: Mapping[str, Tool],
     problems: Sequence[Problem],
     environment: EnvironmentSettings,
     settings: TrainSettings,
@@ -43,6 +46,7 @@ def train(
     """Trains `policy` in place by PPO; its state at the start is the reference of the KL penalty.
 
     Args:
+        prompt, tools: as the task's `demonstrate` and `tools` return them.
         problems: the training set; taken in an order drawn from `seed`, anew when it is used up.
         seed: decides that order, the sampling and the minibatches.
 
@@ -51,7 +55,7 @@ def train(
         `env/...` on the episodes played.
     """
     set_seed(seed)
-    env = task.environment(policy, tokenizer, environment, seed=seed)
+    env = task.environment(policy, tokenizer, prompt, tools, environment, seed=seed)
     optimizer = make_optimizer(ppo, policy)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, settings)
@@ -74,13 +78,14 @@ def train(
         stats = trainer.step(
             queries, responses, rewards, masks, [history.truncated for history in histories]
         )
-        calls = [sum(s.system for s in history.segments[1:]) for history in histories]
+        calls = [call for history in histories for call in history.calls]
         yield {
             "step": step,
             "episodes": step * settings.episodes_per_step,
             "env/reward_mean": sum(rewards) / len(rewards),
             "env/reward_std": float(torch.tensor(rewards).std(correction=0)),
-            "env/tool_calls_mean": sum(calls) / len(calls),
+            "env/tool_calls_mean": len(calls) / len(histories),
+            "env/tool_errors_mean": sum(call.error for call in calls) / len(histories),
             "env/truncated_share": sum(h.truncated for h in histories) / len(histories),
             **stats,
         }

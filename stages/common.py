@@ -10,14 +10,35 @@ from typing import Any
 import transformers
 
 from pipeline.errors import PipelineError
-from pipeline.files import replacing, require
+from pipeline.files import require
 
 PRETRAINED = Path("data/models/pretrained")
+DOCUMENTS = Path("data/wiki/documents.jsonl.gz")
+INDEX = Path("data/wiki/index")
 REPORTS = Path("reports")
 
 
 def problems_path(task: str, split: str) -> Path:
     return Path("data/tasks") / task / f"{split}.jsonl"
+
+
+def tool_resources_path(task: str) -> Path:
+    """What other stages made for a task's tools, told in JSON; not there for most tasks."""
+    return Path("data/tasks") / task / "tools.json"
+
+
+def setup_path(task: str) -> Path:
+    """The folder of prompt.txt and tools.json: what every episode of the task is played with."""
+    return Path("data/setup") / task
+
+
+def demonstrations_path(task: str) -> Path:
+    return Path("data/demonstrations") / f"{task}.jsonl"
+
+
+def start_path(task: str) -> Path:
+    """The folder of the warm-started model; without `models.WEIGHTS_FILE` if there was no warm start."""
+    return Path("data/models") / f"{task}-start"
 
 
 def policy_path(task: str, seed: int | str) -> Path:
@@ -30,7 +51,7 @@ def training_path(task: str, seed: int) -> Path:
 
 
 def episodes_path(task: str, when: str) -> Path:
-    """`when` is "before" or "after-<seed>"."""
+    """`when` is "before", "warm_start" or "after-<seed>"."""
     return Path("data/episodes") / task / f"{when}.parquet"
 
 
@@ -52,10 +73,16 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
         sys.exit(f"error: {error.filename or ''}: {error.strerror or error}")
 
 
-def read_problems(path: Path, task: str) -> list[dict[str, Any]]:
-    """The rows of a task set. Raises PipelineError that names file and line if one is not JSON."""
+def read_setup(task: str) -> tuple[str, dict[str, Any]]:
+    """The task's few-shot prompt, and what its tools need."""
+    folder = require(setup_path(task), f"demonstrate@{task}")
+    return (folder / "prompt.txt").read_text(), json.loads((folder / "tools.json").read_text())
+
+
+def read_jsonl(path: Path, made_by: str) -> list[dict[str, Any]]:
+    """A file's rows. Raises PipelineError that names file and line if one is not JSON."""
     rows = []
-    for number, line in enumerate(require(path, f"prepare@{task}").read_text().splitlines(), 1):
+    for number, line in enumerate(require(path, made_by).read_text().splitlines(), 1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:
@@ -63,6 +90,5 @@ def read_problems(path: Path, task: str) -> list[dict[str, Any]]:
     return rows
 
 
-def write_problems(path: Path, problems: list[dict[str, Any]]) -> None:
-    with replacing(path) as beside:
-        beside.write_text("".join(json.dumps(p, ensure_ascii=False) + "\n" for p in problems))
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

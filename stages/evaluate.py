@@ -1,4 +1,4 @@
-"""Plays a task's test problems with the pretrained model, or with the one trained from a seed."""
+"""Plays a task's test problems with the pretrained, the warm-started or a trained model."""
 
 import pandas as pd
 from tqdm import tqdm
@@ -13,27 +13,41 @@ from stages.common import (
     episodes_path,
     policy_path,
     problems_path,
-    read_problems,
+    read_jsonl,
+    read_setup,
     run_stage,
+    start_path,
 )
 
 
 def main(task: str, when: str) -> None:
-    """Writes data/episodes/<task>/<when>.parquet; `when` is "before" or "after-<seed>"."""
+    """Writes data/episodes/<task>/<when>.parquet; `when` is "before", "warm_start" or
+    "after-<seed>". Without a warm start, the second table is empty."""
     params = load_params()
-    problems = read_problems(problems_path(task, "test"), task)
+    section = params.task(task)
+    problems = read_jsonl(problems_path(task, "test"), f"prepare@{task}")
     if when == "before":
         folder = require(PRETRAINED, "fetch_model")
+    elif when == "warm_start":
+        folder = require(start_path(task), f"warm_start@{task}")
+        if not (folder / models.WEIGHTS_FILE).exists():
+            with replacing(episodes_path(task, when)) as beside:
+                pd.DataFrame().to_parquet(beside)
+            return
     else:
         seed = when.removeprefix("after-")
         folder = require(policy_path(task, seed), f"train@{task}-{seed}")
     policy, tokenizer = models.load(folder, params.machine.resolve_device())
+    prompt, resources = read_setup(task)
+    played = load_task(task)
     batches = evaluate(
         policy,
         tokenizer,
-        load_task(task),
+        played,
+        prompt,
+        played.tools(section.tools, resources),
         problems,
-        params.task(task).environment,
+        section.environment,
         params.evaluation,
         params.machine,
     )

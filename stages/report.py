@@ -1,15 +1,15 @@
 """Puts metrics, figures and the page together from what training and evaluation left."""
 
 import json
-from pathlib import Path
 
 import pandas as pd
 
 from pipeline.errors import PipelineError
+from pipeline.evaluation.evaluate import MODES
 from pipeline.files import replacing, require
 from pipeline.params import load_params
 from pipeline.reporting.figures import episode_picture, learning_curves
-from pipeline.reporting.report import TaskResults, render
+from pipeline.reporting.report import COLUMNS, TaskResults, render
 from stages.common import REPORTS, episodes_path, run_stage, training_path
 
 
@@ -40,12 +40,13 @@ def main() -> None:
             (new_figures / f"{name}.svg").write_text(svg)
         new_page.write_text(page)
     for task, columns in metrics.items():
-        for mode in columns["before"]:
-            before, after = columns["before"][mode], columns["after"][mode]
-            print(
-                f"{task}, {mode}: correct {before['correct_rate']:.1%} before, "
-                f"{after['correct_rate']:.1%} after PPO (n = {after['n']})"
+        for mode in MODES:
+            rates = ", ".join(
+                f"{columns[column][mode]['correct_rate']:.1%} {title}"
+                for column, title in COLUMNS.items()
+                if column in columns
             )
+            print(f"{task}, {mode}: correct {rates} (n = {columns['after'][mode]['n']})")
 
 
 def _episodes(results: list[TaskResults]) -> dict[str, str]:
@@ -63,21 +64,25 @@ def _episodes(results: list[TaskResults]) -> dict[str, str]:
 
 def _read(task: str, seeds: list[int]) -> TaskResults:
     runs = {seed: require(training_path(task, seed), f"train@{task}-{seed}") for seed in seeds}
+    records = {seed: json.loads((run / "record.json").read_text()) for seed, run in runs.items()}
+    warmed = records[seeds[0]][task]["warm_start"]["steps"] > 0
     return TaskResults(
         name=task,
-        before=_read_episodes(episodes_path(task, "before"), f"evaluate_before@{task}"),
+        before=_read_episodes(task, "before", f"evaluate_before@{task}"),
+        warm_start=(
+            _read_episodes(task, "warm_start", f"evaluate_warm_start@{task}") if warmed else None
+        ),
         after={
-            seed: _read_episodes(
-                episodes_path(task, f"after-{seed}"), f"evaluate_after@{task}-{seed}"
-            )
+            seed: _read_episodes(task, f"after-{seed}", f"evaluate_after@{task}-{seed}")
             for seed in seeds
         },
         curves={seed: pd.read_csv(run / "curve.csv") for seed, run in runs.items()},
-        records={seed: json.loads((run / "record.json").read_text()) for seed, run in runs.items()},
+        records=records,
     )
 
 
-def _read_episodes(path: Path, made_by: str) -> pd.DataFrame:
+def _read_episodes(task: str, when: str, made_by: str) -> pd.DataFrame:
+    path = episodes_path(task, when)
     try:
         table = pd.read_parquet(require(path, made_by))
     except (OSError, ValueError) as error:

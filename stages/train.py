@@ -15,46 +15,62 @@ from stages.common import (
     PRETRAINED,
     policy_path,
     problems_path,
-    read_problems,
+    read_jsonl,
+    read_setup,
     run_stage,
+    setup_path,
+    start_path,
     training_path,
 )
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 """Those that a result may depend on."""
 
-WEIGHTS = "model.safetensors"
-
 
 def main(task: str, seed: int) -> None:
     """Writes the policy, its learning curve, and a record of what it was trained with."""
     params = load_params()
     section = params.task(task)
+    ppo = params.ppo_of(task)
     problems_file = problems_path(task, "train")
-    problems = read_problems(problems_file, task)
-    device = params.machine.resolve_device()
-    policy, tokenizer = models.load(require(PRETRAINED, "fetch_model"), device)
+    problems = read_jsonl(problems_file, f"prepare@{task}")
+    prompt, resources = read_setup(task)
+    start = require(start_path(task), f"warm_start@{task}")
+    if not (start / models.WEIGHTS_FILE).exists():
+        start = require(PRETRAINED, "fetch_model")
+    policy, tokenizer = models.load(start, params.machine.resolve_device())
+    learned = load_task(task)
     steps = training.train(
         policy,
         tokenizer,
-        load_task(task),
+        learned,
+        prompt,
+        learned.tools(section.tools, resources),
         problems,
         section.environment,
         section.train,
-        params.ppo,
+        ppo,
         params.machine,
         seed,
     )
     record = {
         "model": json.loads((PRETRAINED / models.SOURCE_FILE).read_text()),
-        task: section.model_dump(mode="json", include={"environment", "train"}),
-        "ppo": params.ppo.model_dump(mode="json"),
+        task: section.model_dump(mode="json", exclude={"data", "ppo"}),
+        "ppo": ppo.model_dump(mode="json"),
         "machine": params.machine.describe(),
         "versions": {
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in PACKAGES},
         },
-        "sha256": {str(path): sha256(path) for path in (problems_file, PRETRAINED / WEIGHTS)},
+        "sha256": {
+            str(path): sha256(path)
+            for path in (
+                problems_file,
+                setup_path(task) / "prompt.txt",
+                setup_path(task) / "tools.json",
+                start / models.WEIGHTS_FILE,
+            )
+        },
     }
     curve = []
     # Opened together and first: a place that cannot be written is found before the training, not after.

@@ -55,6 +55,19 @@ def test_names_the_key_and_what_would_be_right(tmp_path, key, value, complaint):
         load_params(changed(tmp_path, key, value))
 
 
+def test_a_task_may_change_some_of_ppos_knobs(tmp_path):
+    params = load_params(changed(tmp_path, "arithmetic.ppo", {"lam": 0.5, "gae": "walk"}))
+    own = params.ppo_of("arithmetic")
+    assert (own.lam, own.gae) == (0.5, "walk")
+    assert own.model_copy(update={"lam": 0.95, "gae": "skip"}) == params.ppo
+    with pytest.raises(
+        PipelineError, match=r"arithmetic\.ppo\.lam: .*less than or equal to 1, got 2"
+    ):
+        load_params(changed(tmp_path, "arithmetic.ppo", {"lam": 2}))
+    with pytest.raises(PipelineError, match=r"arithmetic\.ppo\.lamm: .* did you mean lam\?"):
+        load_params(changed(tmp_path, "arithmetic.ppo", {"lamm": 2}))
+
+
 def test_a_listed_task_needs_its_section(tmp_path):
     content = yaml.safe_load(Path("params.yaml").read_text())
     del content["arithmetic"]

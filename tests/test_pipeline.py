@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +16,24 @@ from tests.project_copy import copy_project, git, set_params
 from tests.tiny import make_model, make_tokenizer
 
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+TASKS = ("arithmetic", "triviaqa")
 STAGES = (
     "fetch_model",
-    "prepare@arithmetic",
-    "evaluate_before@arithmetic",
-    "train@arithmetic-1",
-    "evaluate_after@arithmetic-1",
+    "build_corpus",
+    "build_index",
     "report",
+    *(
+        f"{stage}@{task}"
+        for task in TASKS
+        for stage in (
+            "prepare",
+            "demonstrate",
+            "evaluate_before",
+            "warm_start",
+            "evaluate_warm_start",
+        )
+    ),
+    *(f"{stage}@{task}-1" for task in TASKS for stage in ("train", "evaluate_after")),
 )
 
 
@@ -44,12 +56,32 @@ def locked(project):
     return YAML(typ="safe").load(project / "dvc.lock")["stages"]
 
 
+def write_trivia(folder):
+    """A corpus of twenty documents and questions on them."""
+    names = [chr(ord("A") + i) + "ville" for i in range(20)]
+    documents = [
+        {"id": name, "contents": f"{name}\nThe mayor of {name} is Dr {name[0] * 3}."}
+        for name in names
+    ]
+    questions = [
+        {"id": name, "question": f"Who is mayor of {name}?", "answers": [name[0] * 3]}
+        for name in names
+    ]
+    for file, rows in (
+        ("documents", documents),
+        ("train", questions[:14]),
+        ("test", questions[14:18]),
+    ):
+        (folder / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     models.save(make_model(), make_tokenizer(), folder / "tiny-model")
+    write_trivia(folder)
     overrides = {
-        "tasks": ["arithmetic"],
+        "tasks": list(TASKS),
         "seeds": [1],
         "model.source": "path",
         "model.path": str(folder / "tiny-model"),
@@ -61,6 +93,17 @@ def project(tmp_path_factory):
         "arithmetic.train.steps": 2,
         "arithmetic.train.warmup_steps": 0,
         "arithmetic.train.episodes_per_step": 4,
+        "corpus.source": "path",
+        "corpus.path": str(folder / "documents.jsonl"),
+        "triviaqa.data.source": "path",
+        "triviaqa.data.path.train": str(folder / "train.jsonl"),
+        "triviaqa.data.path.test": str(folder / "test.jsonl"),
+        "triviaqa.environment.max_new_tokens": 8,
+        "triviaqa.warm_start.steps": 2,
+        "triviaqa.warm_start.demonstrations": 5,
+        "triviaqa.train.steps": 2,
+        "triviaqa.train.warmup_steps": 0,
+        "triviaqa.train.episodes_per_step": 4,
     }
     copy_project(folder / "copy", overrides, share_cache=False)
     run(folder / "copy", "dvc", "repro")
@@ -70,19 +113,61 @@ def project(tmp_path_factory):
 def test_all_stages_run_and_are_recorded(project):
     assert set(STAGES) == set(locked(project))
     metrics = json.loads((project / "reports/metrics.json").read_text())
-    for column in ("before", "after"):
-        for mode in ("sampled", "greedy"):
-            rate = metrics["arithmetic"][column][mode]
-            assert set(rate) == {"correct_rate", "low", "high", "n"}
-            assert rate["n"] == 4
+    assert list(metrics["arithmetic"]) == ["before", "after"]
+    assert list(metrics["triviaqa"]) == ["before", "warm_start", "after"]
+    measures = {"arithmetic": set(), "triviaqa": {"first_20_words", "exact_match", "f1"}}
+    for task, columns in metrics.items():
+        for modes in columns.values():
+            for mode in ("sampled", "greedy"):
+                rate = modes[mode]
+                assert set(rate) == {"correct_rate", "low", "high", "n"} | measures[task]
+                assert rate["n"] == 4
     curves = pd.read_csv(project / "reports/curves.csv")
-    assert curves["episodes"].tolist() == [4, 8]
-    assert curves["run"].tolist() == ["arithmetic-1"] * 2
+    assert curves["episodes"].tolist() == [4, 8] * 2
+    assert curves["run"].tolist() == ["arithmetic-1"] * 2 + ["triviaqa-1"] * 2
     assert {"env/reward_mean", "objective/kl"} <= set(curves.columns)
     record = json.loads((project / "data/training/arithmetic-1/record.json").read_text())
     assert record["model"]["source"] == "path"
     assert record["arithmetic"]["train"]["steps"] == 2
     assert "torch" in record["versions"]
+    trivia = json.loads((project / "data/training/triviaqa-1/record.json").read_text())
+    hashes = trivia["sha256"]
+    assert "data/models/triviaqa-start/model.safetensors" in hashes
+    assert "data/setup/triviaqa/tools.json" in hashes
+    assert "data/models/pretrained/model.safetensors" in record["sha256"]
+
+
+def test_the_wiki_tool_searches_the_corpus_that_was_asked_for(project):
+    prompt = (project / "data/setup/triviaqa/prompt.txt").read_text()
+    assert re.search(r"<Wiki>(.)ville<call>The mayor of \1ville is Dr \1\1\1\.<response>", prompt)
+    resources = json.loads((project / "data/setup/triviaqa/tools.json").read_text())
+    assert resources["index"]["documents"] == 20
+    assert json.loads((project / "data/setup/arithmetic/tools.json").read_text()) == {}
+    demonstrations = (project / "data/demonstrations/triviaqa.jsonl").read_text().splitlines()
+    assert len(demonstrations) == 5
+
+
+def test_another_corpus_reruns_the_index_and_what_follows_but_not_arithmetic(project, tmp_path):
+    params = (project / "params.yaml").read_text()
+    longer = tmp_path / "documents.jsonl"
+    copy = project.parent / "documents.jsonl"
+    longer.write_text(copy.read_text() + json.dumps({"id": "x", "contents": "X\nMore."}) + "\n")
+    try:
+        set_params(project, {"corpus.path": str(longer)})
+        printed = run(project, "dvc", "repro", "demonstrate@triviaqa")
+        affected = run(project, "dvc", "status", "--json")
+    finally:
+        (project / "params.yaml").write_text(params)
+        run(project, "dvc", "repro")
+    assert "'build_index'" in printed
+    assert "'demonstrate@triviaqa'" in printed
+    assert {stage for stage in json.loads(affected) if "@" in stage} == {
+        "evaluate_before@triviaqa",
+        "evaluate_warm_start@triviaqa",
+        "evaluate_after@triviaqa-1",
+        "train@triviaqa-1",
+        "warm_start@triviaqa",
+    }
 
 
 def test_the_report_needs_no_network(project):
@@ -109,10 +194,17 @@ def test_the_same_seed_gives_the_same_results(project):
 @pytest.mark.parametrize(
     ("key", "value", "affected"),
     [
-        ("ppo.cliprange", 0.3, {"train@arithmetic-1"}),
-        ("evaluation.seed", 5, {"evaluate_before@arithmetic", "evaluate_after@arithmetic-1"}),
+        ("ppo.cliprange", 0.3, {"train@arithmetic-1", "train@triviaqa-1"}),
+        (
+            "triviaqa.tools.k1",
+            1.2,
+            {stage for stage in STAGES if "triviaqa" in stage}
+            - {"prepare@triviaqa", "warm_start@triviaqa"},
+        ),
         ("arithmetic.data.seed", 5, {"prepare@arithmetic"}),
         ("arithmetic.train.steps", 3, {"train@arithmetic-1"}),
+        ("corpus.path", "elsewhere", {"build_corpus"}),
+        ("triviaqa.warm_start.steps", 3, {"demonstrate@triviaqa", "warm_start@triviaqa"}),
         ("model.hub.revision", "x", set()),  # as the source is another
         ("model.path", "elsewhere", {"fetch_model"}),
     ],
@@ -191,7 +283,7 @@ def test_experiments_can_be_run_and_compared(project):
     metrics = json.loads((project / "reports/metrics.json").read_text())
     assert metrics["arithmetic"]["after"]["sampled"]["n"] == 8
     curves = pd.read_csv(project / "reports/curves.csv")
-    assert set(curves["run"]) == {"arithmetic-1", "arithmetic-2"}
+    assert set(curves["run"]) == {f"{task}-{seed}" for task in TASKS for seed in (1, 2)}
     # A seed decides what is played and how: the two runs differ.
     by_run = curves.groupby("run")["objective/logprobs"].apply(list)
     assert by_run["arithmetic-1"] != by_run["arithmetic-2"]

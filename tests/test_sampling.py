@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.sampling import Sampler, StopReason
+from pipeline.sampling import Sampler, StopReason, _draw
 from pipeline.scoring import TokenBatch, score
 from tests.tiny import random_ids
 
@@ -93,3 +93,19 @@ def test_the_seed_decides(model, tokenizer):
 
 def test_nothing_to_continue(model, tokenizer):
     assert Sampler(model, tokenizer, []).generate([], []) == []
+
+
+def test_tokens_are_drawn_as_often_as_they_are_probable():
+    row = torch.tensor([0.0, 0.2, 0.0, 0.5, 0.3, 0.0])
+    drawn = _draw(row.expand(20_000, -1), torch.Generator().manual_seed(0))
+    assert drawn.shape == (20_000, 1)
+    shares = torch.bincount(drawn[:, 0], minlength=6) / 20_000
+    assert shares == pytest.approx(row, abs=0.012)  # more than three standard deviations
+    assert all(shares[row == 0] == 0)
+
+
+def test_rows_that_do_not_quite_add_up_to_one_are_drawn_from_too():
+    rows = torch.tensor([[0.0, 0.4, 0.4, 0.0], [0.7, 0.7, 0.0, 0.0]]).repeat(2000, 1)
+    drawn = _draw(rows, torch.Generator().manual_seed(0))[:, 0]
+    assert set(drawn[::2].tolist()) == {1, 2}
+    assert drawn[1::2].float().mean() == pytest.approx(0.5, abs=0.05)

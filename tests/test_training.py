@@ -42,13 +42,25 @@ def test_the_trainer_gets_the_episodes_that_were_played(policy, tokenizer, monke
     problems = task.problems(task.Data(source="builtin", train=7, test=1, seed=0))["train"]
     environment = EnvironmentSettings(max_turns=2, max_new_tokens=5, max_tool_response=5)
     machine = Machine(device="cpu", precision="float32")
+    tools = task.tools(None, {})
+    prompt, _ = task.demonstrate(problems, tools, 0)
     stats = list(
         training.train(
-            policy, tokenizer, task, problems, environment, settings(), PPOConfig(), machine, seed=1
+            policy,
+            tokenizer,
+            task,
+            prompt,
+            tools,
+            problems,
+            environment,
+            settings(),
+            PPOConfig(),
+            machine,
+            seed=1,
         )
     )
     assert [s["episodes"] for s in stats] == [3, 6, 9, 12, 15, 18]
-    asked = [tokenizer.decode(query)[len(task.prompt) :] for call in calls for query in call[0]]
+    asked = [tokenizer.decode(query)[len(prompt) :] for call in calls for query in call[0]]
     # Every problem once before one comes again.
     assert set(asked[:7]) == {task.query(p) for p in problems}
     for _, responses, scores, masks, truncated in calls:

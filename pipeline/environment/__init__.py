@@ -1,6 +1,6 @@
 """Where a model and its tools write one text together."""
 
 from pipeline.environment.environment import TextEnvironment
-from pipeline.environment.history import EndReason, Segment, TextHistory
+from pipeline.environment.history import CallRecord, EndReason, Segment, TextHistory
 
-__all__ = ["EndReason", "Segment", "TextEnvironment", "TextHistory"]
+__all__ = ["CallRecord", "EndReason", "Segment", "TextEnvironment", "TextHistory"]

@@ -12,18 +12,21 @@ from typing import Any
 
 import torch
 
-from pipeline.environment.history import EndReason, TextHistory
+from pipeline.environment.history import CallRecord, EndReason, TextHistory
 from pipeline.environment.protocol import (
     CALL,
     REQUEST,
     RESPONSE,
     STOP_STRINGS,
     SUBMIT,
+    ToolCall,
     parse_call,
 )
+from pipeline.errors import PipelineError
 from pipeline.sampling import Sampler, StopReason
+from pipeline.tools import BatchTool, ToolError, ToolResponse
 
-Tool = Callable[[str], str]
+Tool = Callable[[str], str | ToolResponse]
 RewardFunction = Callable[..., Sequence[float]]
 
 CUT_MARK = "..."
@@ -37,7 +40,9 @@ class TextEnvironment:
         model: a causal language model, or a wrapper that holds one as `pretrained_model`.
         tokenizer: its tokenizer.
         tools: `{name: callable}`, or a list of callables that go by their own names. A tool takes a
-            string and returns one; what it raises reaches the model as a tool error.
+            string and returns text; what it raises reaches the model as a tool error, unless it is a
+            `PipelineError`. A `BatchTool` gets all calls of a turn at once, others one by one, side by
+            side.
         reward_fn: called once a run as `reward_fn(answers, **reward_kwargs)` with, for each episode,
             the text the model wrote after the last tool response; returns a number for each.
         prompt: the few-shot prompt put before every task.
@@ -141,34 +146,61 @@ class TextEnvironment:
                 )
 
     def _tool_turn(self, histories: list[TextHistory]) -> None:
-        """Answers the calls that the model has just written, side by side."""
-        with ThreadPoolExecutor(max_workers=32) as pool:
-            answers = list(pool.map(self._answer, [h.last_text_segment for h in histories]))
-        for history, answer in zip(histories, answers):
-            text, tokens = self._tool_segment(answer)
+        """Answers the calls that the model has just written."""
+        calls = [parse_call(history.last_text_segment) for history in histories]
+        for history, call, answer in zip(histories, calls, self._answers(calls), strict=True):
+            text, tokens, cut = self._tool_segment(_text_of(answer))
+            history.calls.append(
+                CallRecord(
+                    tool=call.tool if call else "",
+                    argument=call.argument if call else "",
+                    answer=_text_of(answer),
+                    error=isinstance(answer, Exception),
+                    cut=cut,
+                    details=answer.details if isinstance(answer, ToolResponse) else {},
+                )
+            )
             if len(tokens) > self._room(history):
                 history.complete(EndReason.MAX_LENGTH)
             else:
                 history.append_segment(text, tokens, system=True)
 
-    def _answer(self, turn_text: str) -> str:
-        call = parse_call(turn_text)
-        if call is None:
-            return f"Tool error: a call is written {REQUEST}<tool name>input{CALL}"
-        if call.tool not in self.tools:
-            return f"Tool error: no tool {call.tool!r}; there is {', '.join(self.tools)}"
-        try:
-            return str(self.tools[call.tool](call.argument))
-        except Exception as error:  # a tool must never end the run
-            return f"Tool error: {str(error) or type(error).__name__}"
+    def _answers(self, calls: Sequence[ToolCall | None]) -> list[ToolResponse | str | Exception]:
+        """What the tools say to each call, or what is wrong with it. Calls run side by side."""
+        answers: list[Any] = [self._objection(call) for call in calls]
+        waiting: dict[str, list[int]] = {}
+        for index, call in enumerate(calls):
+            if call is not None and answers[index] is None:
+                waiting.setdefault(call.tool, []).append(index)
+        with ThreadPoolExecutor(max_workers=32) as pool:
+            for name, indices in waiting.items():
+                tool = self.tools[name]
+                arguments = [call.argument for call in (calls[i] for i in indices) if call]
+                answered = (
+                    tool.batch(arguments)
+                    if isinstance(tool, BatchTool)
+                    else pool.map(lambda argument, tool=tool: _answer(tool, argument), arguments)
+                )
+                for index, answer in zip(indices, answered, strict=True):
+                    answers[index] = answer
+        return answers
 
-    def _tool_segment(self, answer: str) -> tuple[str, list[int]]:
-        """A tool's answer, cut to `max_tool_response` tokens, and the closing tag: text and tokens."""
+    def _objection(self, call: ToolCall | None) -> ToolError | None:
+        """What is wrong with a call that no tool can be asked to answer."""
+        if call is None:
+            return ToolError(f"a call is written {REQUEST}<tool name>input{CALL}")
+        if call.tool not in self.tools:
+            return ToolError(f"no tool {call.tool!r}; there is {', '.join(self.tools)}")
+        return None
+
+    def _tool_segment(self, answer: str) -> tuple[str, list[int], bool]:
+        """A tool's answer and the closing tag: text, tokens, and whether the answer had to be cut."""
         tokens, end = self._tokenize(answer), RESPONSE
-        if len(tokens) > self.max_tool_response:
+        cut = len(tokens) > self.max_tool_response
+        if cut:
             tokens, end = tokens[: self.max_tool_response], CUT_MARK + RESPONSE
             answer = self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
-        return answer + end, tokens + self._tokenize(end)
+        return answer + end, tokens + self._tokenize(end), cut
 
     def _room(self, history: TextHistory) -> float:
         """How many more tokens the episode may have."""
@@ -176,6 +208,22 @@ class TextEnvironment:
 
     def _tokenize(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def _answer(tool: Tool, argument: str) -> ToolResponse | str | Exception:
+    """What the tool says, or what it raised."""
+    try:
+        return tool(argument)
+    except PipelineError:
+        raise  # what the user must mend is not for the model to read
+    except Exception as error:  # a tool must never end the run
+        return error
+
+
+def _text_of(answer: ToolResponse | str | Exception) -> str:
+    if isinstance(answer, Exception):
+        return f"Tool error: {str(answer) or type(answer).__name__}"
+    return str(answer)
 
 
 def _name_of(tool: Tool) -> str:

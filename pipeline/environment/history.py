@@ -4,9 +4,10 @@ Everything that can be derived from the segments is derived, the mask above all,
 and mask cannot come apart.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -36,6 +37,18 @@ class EndReason(StrEnum):
 
 
 @dataclass(frozen=True)
+class CallRecord:
+    """What happened when the model called a tool: for the error analysis."""
+
+    tool: str  # the name it called; empty where the call could not be read
+    argument: str
+    answer: str  # whole, even if it did not all enter the text
+    error: bool  # whether the answer says what was wrong with the call
+    cut: bool  # whether the answer was cut off at the limit of its tokens
+    details: Mapping[str, Any]  # what the tool itself recorded
+
+
+@dataclass(frozen=True)
 class Segment:
     """A run of tokens by one author: the system (the prompt or a tool) or the model.
 
@@ -62,6 +75,7 @@ class TextHistory:
         self, text: str, tokens: Sequence[int] | torch.Tensor, system: bool = True
     ) -> None:
         self.segments: list[Segment] = []
+        self.calls: list[CallRecord] = []
         self.end_reason: EndReason | None = None
         self.reward = 0.0
         self.append_segment(text, tokens, system=system)

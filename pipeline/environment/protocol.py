@@ -39,6 +39,6 @@ def parse_call(text: str) -> ToolCall | None:
     return ToolCall(tool=name[1:].strip(), argument=argument)
 
 
-def render_call(tool: str, argument: str, answer: str) -> str:
-    """The text of a whole exchange with a tool, for few-shot prompts and demonstrations."""
-    return f"{REQUEST}<{tool}>{argument}{CALL}{answer}{RESPONSE}"
+def render_call(tool: str, argument: str) -> str:
+    """The text of a call, as a model writes it: the reverse of `parse_call`."""
+    return f"{REQUEST}<{tool}>{argument}{CALL}"

@@ -1,11 +1,12 @@
 """Plays every test problem twice, sampled and greedy, and keeps one row for each episode."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.environment import TextHistory
+from pipeline.environment.environment import Tool
 from pipeline.models import CausalLMWithValueHead, Machine
 from pipeline.tasks import EnvironmentSettings, Problem, Task
 
@@ -26,6 +27,8 @@ def evaluate(
     policy: CausalLMWithValueHead,
     tokenizer: Any,
     task: Task,
+    prompt: str,
+    tools: Mapping[str, Tool],
     problems: Sequence[Problem],
     environment: EnvironmentSettings,
     settings: EvaluationSettings,
@@ -34,26 +37,46 @@ def evaluate(
     """Yields the episodes' rows batch by batch: all problems sampled at temperature 1, then greedy."""
     for mode in MODES:
         env = task.environment(
-            policy, tokenizer, environment, do_sample=mode == "sampled", seed=settings.seed
+            policy,
+            tokenizer,
+            prompt,
+            tools,
+            environment,
+            do_sample=mode == "sampled",
+            seed=settings.seed,
         )
         for start in range(0, len(problems), settings.batch_size):
             batch = list(problems[start : start + settings.batch_size])
             with machine.autocast():
                 *_, histories = env.run([task.query(p) for p in batch], problems=batch)
-            yield [_row(mode, p, history) for p, history in zip(batch, histories, strict=True)]
+            yield [_row(mode, task, p, h) for p, h in zip(batch, histories, strict=True)]
 
 
-def _row(mode: str, problem: Problem, history: TextHistory) -> dict[str, Any]:
+def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[str, Any]:
     written = history.segments[1:]
     return {
         "mode": mode,
         "id": problem["id"],
         "question": problem["question"],
         "answer": problem["answer"],
+        "answers": problem.get("answers", [problem["answer"]]),
+        "kind": problem.get("kind"),
         "reward": history.reward,
+        **task.measures(history.answer_text, problem),
         "end_reason": str(history.end_reason),
-        "tool_calls": sum(s.system for s in written),
+        "tool_calls": len(history.calls),
         "model_tokens": sum(len(s.tokens) for s in written if not s.system),
         "tool_tokens": sum(len(s.tokens) for s in written if s.system),
         "segments": [{"author": author, "text": text} for author, text in history.authored()[1:]],
+        "calls": [
+            {
+                "tool": call.tool,
+                "argument": call.argument,
+                "answer": call.answer,
+                "error": call.error,
+                "cut": call.cut,
+                **call.details,
+            }
+            for call in history.calls
+        ],
     }

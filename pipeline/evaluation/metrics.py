@@ -38,9 +38,18 @@ def correct_rate(rewards_by_seed: Sequence[Sequence[float]]) -> dict[str, float]
     }
 
 
-def rates_by_mode(tables: Sequence[pd.DataFrame]) -> dict[str, dict[str, float]]:
-    """Correct rates, sampled and greedy, of the episode tables of one or several seeds."""
-    return {
-        mode: correct_rate([t.loc[t["mode"] == mode, "reward"].tolist() for t in tables])
-        for mode in MODES
-    }
+def rates_by_mode(
+    tables: Sequence[pd.DataFrame], measures: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Correct rates, sampled and greedy, of the episode tables of one or several seeds.
+
+    `measures` names further columns; their means are added to each mode's numbers.
+    """
+    rates = {}
+    for mode in MODES:
+        chosen = [table[table["mode"] == mode] for table in tables]
+        together = pd.concat(chosen)
+        rates[mode] = correct_rate([table["reward"].tolist() for table in chosen]) | {
+            measure: round(float(together[measure].mean()), 4) for measure in measures
+        }
+    return rates

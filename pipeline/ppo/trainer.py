@@ -54,7 +54,7 @@ class PPOConfig(BaseModel):
     )
     ratio_threshold: Positive = 10.0  # a minibatch whose mean ratio is beyond it is skipped
     whiten_advantages: bool = True
-    bootstrap_truncated: bool = True  # whether an episode cut off by length goes on at its value
+    bootstrap_truncated: bool = False  # whether an episode cut off by length goes on at its value
     mask: bool = True  # false trains on the tools' tokens too: for experiments
     gae: Literal["skip", "walk"] = "skip"  # walk is TRL 0.11.4's: for experiments
 

@@ -15,6 +15,16 @@ from pipeline.environment.history import STYLES
 from pipeline.evaluation.evaluate import MODES
 from pipeline.evaluation.metrics import rates_by_mode
 
+MEASURES = {
+    "first_20_words": "answer in the first 20 words",
+    "exact_match": "exact match",
+    "f1": "F1",
+}
+"""Columns of some tasks' episode tables that are reported beside the correct rate, and their titles."""
+
+COLUMNS = {"before": "pretrained", "warm_start": "warm start", "after": "after PPO"}
+"""The report's columns and their titles."""
+
 SHOWN = 3
 """How many episodes of a kind the page shows."""
 
@@ -25,24 +35,35 @@ class TaskResults:
 
     name: str
     before: pd.DataFrame  # the pretrained model's episodes, as `evaluate` yields them
+    warm_start: pd.DataFrame | None  # the warm-started model's; None if there was no warm start
     after: Mapping[int, pd.DataFrame]  # by seed, the trained policies' episodes
     curves: Mapping[int, pd.DataFrame]  # by seed, the training's statistics, one row a step
     records: Mapping[int, dict[str, Any]]  # by seed, what the training was run with
 
+    def tables(self) -> dict[str, list[pd.DataFrame]]:
+        """The episodes by column: "before", "warm_start" (if there was one) and "after"."""
+        warm = {} if self.warm_start is None else {"warm_start": [self.warm_start]}
+        return {"before": [self.before], **warm, "after": list(self.after.values())}
+
     def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Correct rates by column ("before", "after") and mode ("sampled", "greedy")."""
-        return {
-            "before": rates_by_mode([self.before]),
-            "after": rates_by_mode(list(self.after.values())),
-        }
+        """Correct rates by column, as `tables` names them, and mode ("sampled", "greedy")."""
+        measures = [name for name in MEASURES if name in self.before]
+        return {column: rates_by_mode(tables, measures) for column, tables in self.tables().items()}
+
+    @property
+    def start(self) -> tuple[str, pd.DataFrame]:
+        """What PPO started from: the column's name and its episodes."""
+        if self.warm_start is None:
+            return "before", self.before
+        return "warm_start", self.warm_start
 
     def examples(self) -> dict[str, list[dict[str, Any]]]:
-        """A few sampled episodes: problems that training fixed, broke, or left wrong.
+        """A few sampled episodes: problems that PPO fixed, broke, or left wrong.
 
-        Each has the `question`, the right `answer`, and the episodes `before` and `after`.
+        Each has the `question`, the right `answer`, and the episodes `before` and `after` PPO.
         """
         after = next(iter(self.after.values()))
-        before, after = (t[t["mode"] == "sampled"].set_index("id") for t in (self.before, after))
+        before, after = (t[t["mode"] == "sampled"].set_index("id") for t in (self.start[1], after))
         kinds: dict[str, list[dict[str, Any]]] = {"fixed": [], "broken": [], "still wrong": []}
         for problem in after.index:
             old, new = before.loc[problem], after.loc[problem]
@@ -73,6 +94,8 @@ def render(results: list[TaskResults], curves: Mapping[str, str]) -> str:
     return environment.get_template("report.html").render(
         results=results,
         modes=MODES,
+        titles=COLUMNS,
+        measures=MEASURES,
         colours={author: style.rpartition(" ")[2] for author, style in STYLES.items()},
         figure=lambda task: Markup(_inline(curves[task.name])),
     )

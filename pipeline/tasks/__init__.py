@@ -1,4 +1,4 @@
-"""The tasks a model learns, one file each: problems, few-shot prompt, tools, and the reward.
+"""The tasks a model learns, one file each: problems, tools, demonstrations, and the reward.
 
 A new task is a file `pipeline/tasks/<name>.py` with a `Task` subclass called `TASK` in it, and a section
 `<name>` in params.yaml; put its name in the list `tasks` there and every stage runs for it.
@@ -6,17 +6,33 @@ A new task is a file `pipeline/tasks/<name>.py` with a `Task` subclass called `T
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.environment import TextEnvironment
+from pipeline.environment.environment import Tool
 from pipeline.errors import PipelineError
 
 Problem = dict[str, Any]
 """One row of a task set, JSON-able: at least `id`, `question` and `answer`."""
+
+Author = Literal["model", "tool"]
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A problem done right, with what the tool really answered."""
+
+    query: str
+    segments: Sequence[tuple[Author, str]]  # the texts of the model and of the tool in turn
+
+    @property
+    def text(self) -> str:
+        return self.query + "".join(text for _, text in self.segments)
 
 
 class EnvironmentSettings(BaseModel):
@@ -29,24 +45,45 @@ class EnvironmentSettings(BaseModel):
     max_length: int | None = Field(default=None, ge=1)
 
 
+class NoToolSettings(BaseModel):
+    """For tools that have none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 class Task(ABC):
     """What the pipeline needs to know of a task."""
 
     Data: ClassVar[type[BaseModel]]
     """The task's `data` section of params.yaml: where problems come from and how many."""
 
+    Tools: ClassVar[type[BaseModel]] = NoToolSettings
+    """The task's `tools` section of params.yaml: its tools' limits and such."""
+
     @abstractmethod
     def problems(self, data: Any) -> dict[str, list[Problem]]:
         """The task sets by split, "train" and "test", with no problem in both."""
 
-    @property
     @abstractmethod
-    def prompt(self) -> str:
-        """The few-shot prompt that every episode begins with."""
+    def tools(self, settings: Any, resources: Mapping[str, Any]) -> Mapping[str, Tool]:
+        """The tools the model may call, by the names it calls them.
+
+        Args:
+            settings: the task's `tools` section of params.yaml.
+            resources: what stages made for the tools (data/tasks/<task>/tools.json); for most none.
+        """
 
     @abstractmethod
-    def tools(self) -> Mapping[str, Callable[[str], str]]:
-        """The tools the model may call, by the names it calls them."""
+    def demonstrate(
+        self, problems: Sequence[Problem], tools: Mapping[str, Tool], count: int
+    ) -> tuple[str, list[Demonstration]]:
+        """The few-shot prompt that every episode begins with, and demonstrations for a warm start.
+
+        Args:
+            problems: the training problems.
+            tools: as `tools` returns them; demonstrations hold what they really answer.
+            count: how many demonstrations to return at most.
+        """
 
     @abstractmethod
     def query(self, problem: Problem) -> str:
@@ -56,8 +93,18 @@ class Task(ABC):
     def reward(self, answer_text: str, problem: Problem) -> float:
         """1 if `answer_text`, what the model wrote after the last tool response, is right, else 0."""
 
+    def measures(self, answer_text: str, problem: Problem) -> dict[str, float]:
+        """Further measures of an answer, by name, for evaluation only; each from 0 to 1."""
+        return {}
+
     def environment(
-        self, model: Any, tokenizer: Any, settings: EnvironmentSettings, **sampling: Any
+        self,
+        model: Any,
+        tokenizer: Any,
+        prompt: str,
+        tools: Mapping[str, Tool],
+        settings: EnvironmentSettings,
+        **sampling: Any,
     ) -> TextEnvironment:
         """This task's environment: `run([task.query(p) for p in problems], problems=problems)`.
 
@@ -70,9 +117,9 @@ class Task(ABC):
         return TextEnvironment(
             model,
             tokenizer,
-            self.tools(),
+            tools,
             reward_fn,
-            self.prompt,
+            prompt,
             max_turns=settings.max_turns,
             max_tool_response=settings.max_tool_response,
             max_length=settings.max_length,

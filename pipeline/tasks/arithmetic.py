@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.environment.protocol import SUBMIT, render_call
-from pipeline.tasks import Problem, Task
+from pipeline.environment.protocol import RESPONSE, SUBMIT, render_call
+from pipeline.tasks import Demonstration, Problem, Task
 from pipeline.tools.calculator import calculate
 
 TOOL_NAME = "SimpleCalculatorTool"
@@ -50,21 +50,22 @@ class Arithmetic(Task):
             problems.append(
                 {
                     "id": expression,
-                    "question": f"What is {expression}?",
+                    "question": _query(expression).strip(),
                     "answer": calculate(expression),
                 }
             )
         return {"train": problems[: data.train], "test": problems[data.train :]}
 
-    @property
-    def prompt(self) -> str:
-        return "\n\n".join(_demonstrate(expression) for expression in DEMONSTRATIONS)
-
-    def tools(self):
+    def tools(self, settings, resources):
         return {TOOL_NAME: calculate}
 
+    def demonstrate(self, problems, tools, count):
+        shown = [_demonstrate(expression) for expression in DEMONSTRATIONS]
+        prompt = "".join(demonstration.text for demonstration in shown).lstrip()
+        return prompt, [_demonstrate(problem["id"]) for problem in problems[:count]]
+
     def query(self, problem: Problem) -> str:
-        return f"\n\n{problem['question']}\n"
+        return _query(problem["id"])
 
     def reward(self, answer_text: str, problem: Problem) -> float:
         """1 if the text ends in `Result=<number><submit>` with the right number, to two places."""
@@ -82,11 +83,19 @@ def _number(rng: random.Random) -> str:
     return f"{rng.randrange(100)}.{rng.randrange(1, 10)}"
 
 
-def _demonstrate(expression: str) -> str:
+def _query(expression: str) -> str:
+    return f"\n\nWhat is {expression}?\n"
+
+
+def _demonstrate(expression: str) -> Demonstration:
     answer = calculate(expression)
-    return (
-        f"What is {expression}?\n"
-        f"{render_call(TOOL_NAME, expression, answer)}\nResult={answer}{SUBMIT}"
+    return Demonstration(
+        _query(expression),
+        (
+            ("model", render_call(TOOL_NAME, expression)),
+            ("tool", answer + RESPONSE),
+            ("model", f"\nResult={answer}{SUBMIT}"),
+        ),
     )
 
 

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from pipeline.environment import EndReason, TextEnvironment
+from pipeline.environment import CallRecord, EndReason, TextEnvironment
+from pipeline.errors import PipelineError
 from pipeline.sampling import Continuation, Sampler, StopReason
 from pipeline.scoring import TokenBatch, score
+from pipeline.tools import BatchTool, ToolError, ToolResponse
 
 
 class Script:
@@ -197,3 +199,67 @@ def test_what_was_sampled_over_several_turns_is_what_is_scored(model, tokenizer)
         assert len(sampled) == int(placed[row].sum()) == int(masks[row].sum())
         assert (scored[row][placed[row]] - torch.tensor(sampled)).abs().max() < 1e-4
     assert sum(len(history.segments) > 3 for history in histories) >= 1
+
+
+class Batched(BatchTool):
+    """Refuses "bad", records what it got."""
+
+    def __init__(self):
+        self.batches = []
+
+    def batch(self, arguments):
+        self.batches.append(list(arguments))
+        return [
+            ToolError("no good") if a == "bad" else ToolResponse(a.upper(), {"n": len(a)})
+            for a in arguments
+        ]
+
+
+def call(argument, tool="Calc"):
+    return f"<request><{tool}>{argument}<call>"
+
+
+def test_the_calls_of_a_turn_reach_a_batch_tool_together(run):
+    tool = Batched()
+    turns = [
+        [call("a"), call("x", "Other"), "no<submit>", call("bad"), call("bcd"), call("q", "None")],
+        ["done<submit>"] * 5,
+    ]
+    *_, histories, _ = run(turns, tools={"Calc": tool, "Other": lambda text: text * 3})
+    assert tool.batches == [["a", "bad", "bcd"]]
+    answers = [h.segments[2].text if len(h.segments) > 2 else None for h in histories]
+    assert answers == [
+        "A<response>",
+        "xxx<response>",
+        None,
+        "Tool error: no good<response>",
+        "BCD<response>",
+        "Tool error: no tool 'None'; there is Calc, Other<response>",
+    ]
+
+
+def test_every_call_is_recorded(run):
+    turns = [[call("a"), call("bad"), call("longer"), "x<call>", "no<submit>"], ["end<submit>"] * 4]
+    *_, histories, _ = run(turns, tools={"Calc": Batched()}, max_tool_response=4)
+    good, bad, cut, unread, none = [history.calls for history in histories]
+    assert good == [CallRecord("Calc", "a", "A", error=False, cut=False, details={"n": 1})]
+    assert bad == [
+        CallRecord("Calc", "bad", "Tool error: no good", error=True, cut=True, details={})
+    ]
+    assert cut == [CallRecord("Calc", "longer", "LONGER", error=False, cut=True, details={"n": 6})]
+    assert (unread[0].tool, unread[0].argument, unread[0].error) == ("", "", True)
+    assert none == []
+
+
+def test_a_call_whose_answer_has_no_room_is_recorded_too(run):
+    *_, (history,), _ = run([[CALL]], max_length=len("PROMPT?" + CALL) + 3)
+    assert history.end_reason == EndReason.MAX_LENGTH
+    assert history.calls[0].answer == "AB"
+
+
+def test_what_the_user_must_mend_is_not_told_to_the_model(run):
+    def broken(_):
+        raise PipelineError("the index is broken")
+
+    with pytest.raises(PipelineError, match="index is broken"):
+        run([[CALL]], tools={"Calc": broken})

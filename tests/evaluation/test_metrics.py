@@ -26,6 +26,7 @@ def test_seeds_that_differ_widen_the_interval():
 
 def test_modes_are_kept_apart():
     table = pd.DataFrame({"mode": ["sampled"] * 4 + ["greedy"] * 2, "reward": [1, 0, 0, 0, 1, 1]})
-    rates = rates_by_mode([table])
+    rates = rates_by_mode([table.assign(f1=[0.1, 0.2, 0.3, 0.4, 0, 1])], ["f1"])
     assert (rates["sampled"]["correct_rate"], rates["sampled"]["n"]) == (0.25, 4)
     assert (rates["greedy"]["correct_rate"], rates["greedy"]["n"]) == (1.0, 2)
+    assert (rates["sampled"]["f1"], rates["greedy"]["f1"]) == (0.25, 0.5)

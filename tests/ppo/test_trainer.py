@@ -154,7 +154,7 @@ def test_a_batch_without_model_tokens_moves_nothing(policy, length):
 
 def test_truncation_bootstraps_with_the_value_past_the_end(policy):
     queries, responses, _, masks = batch((3, 3))
-    config = PPOConfig(init_kl_coef=0.0, lam=1.0, mini_batch_size=2)
+    config = PPOConfig(init_kl_coef=0.0, lam=1.0, mini_batch_size=2, bootstrap_truncated=True)
     policy.v_head.weight.data.zero_()
     policy.v_head.bias.data.fill_(0.25)
     arguments = (queries, responses, [0.0, 0.0], masks)

@@ -1,4 +1,5 @@
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -37,6 +38,7 @@ def results():
     return TaskResults(
         name="arithmetic",
         before=episodes([0, 1, 0, 1], text="<script>alert(1)</script> & more"),
+        warm_start=None,
         after={1: episodes([1, 0, 0, 1]), 2: episodes([1, 1, 1, 1])},
         curves={1: curve, 2: curve},
         records={1: {"ppo": {"lam": 0.95}}, 2: {"ppo": {"lam": 0.95}}},
@@ -59,6 +61,26 @@ def test_examples_are_sorted_by_what_training_did(results):
         "broken": ["Question 1?"],
         "still wrong": ["Question 2?"],
     }
+
+
+def test_with_a_warm_start_there_are_three_columns_and_ppo_is_compared_with_it(results):
+    warm = episodes([1, 0, 0, 0]).assign(f1=0.25)
+    before, after = results.before.assign(f1=0.0), {1: results.after[1].assign(f1=0.75)}
+    warmed = replace(results, before=before, warm_start=warm, after=after)
+    metrics = warmed.metrics()
+    assert list(metrics) == ["before", "warm_start", "after"]
+    assert metrics["warm_start"]["sampled"]["correct_rate"] == 0.25
+    assert [metrics[column]["greedy"]["f1"] for column in metrics] == [0.0, 0.25, 0.75]
+    assert [pair["question"] for pair in warmed.examples()["fixed"]] == ["Question 3?"]
+    page = render([warmed], {"arithmetic": learning_curves(results.curves)})
+    assert "warm start" in page
+    assert "75.0%" in page
+
+
+def test_without_a_warm_start_there_are_two_columns(results):
+    assert list(results.metrics()) == ["before", "after"]
+    assert "f1" not in results.metrics()["before"]["sampled"]
+    assert "warm start" not in render([results], {"arithmetic": learning_curves(results.curves)})
 
 
 def test_the_page_shows_rates_curves_and_text_as_text(results):

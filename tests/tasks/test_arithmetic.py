@@ -45,10 +45,12 @@ def test_the_seed_decides():
 
 
 def test_the_prompts_demonstrations_are_true():
-    demonstrations = TASK.prompt.split("\n\n")
+    tools = TASK.tools(None, {})
+    prompt, more = TASK.demonstrate(problems()["train"], tools, 5)
+    demonstrations = prompt.split("\n\n")
     assert len(demonstrations) == 4
-    (tool,) = TASK.tools().values()
-    for demonstration in demonstrations:
+    (tool,) = tools.values()
+    for demonstration in [*demonstrations, *(d.text.strip() for d in more)]:
         answer = tool(parse_call(demonstration).argument)
         assert f"<call>{answer}<response>\nResult={answer}<submit>" in demonstration
     assert demonstrations[0] == (
@@ -56,6 +58,8 @@ def test_the_prompts_demonstrations_are_true():
         "<request><SimpleCalculatorTool>13.1-3<call>10.1<response>\n"
         "Result=10.1<submit>"
     )
+    assert [d.query for d in more] == [TASK.query(p) for p in problems()["train"][:5]]
+    assert [author for author, _ in more[0].segments] == ["model", "tool", "model"]
 
 
 @pytest.mark.parametrize(

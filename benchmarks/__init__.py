@@ -1,0 +1,1 @@
+"""Measurements of speed, by `make bench`; each prints its figures and what they were measured on."""

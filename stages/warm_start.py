@@ -1,0 +1,56 @@
+"""Shows the pretrained model a task's demonstrations, where the task wants that before PPO."""
+
+import pandas as pd
+from tqdm import tqdm
+
+from pipeline import models
+from pipeline.files import replacing, require
+from pipeline.params import load_params
+from pipeline.tasks import Demonstration
+from pipeline.warm_start import warm_start
+from stages.common import (
+    PRETRAINED,
+    demonstrations_path,
+    read_jsonl,
+    read_setup,
+    run_stage,
+    start_path,
+)
+
+
+def main(task: str) -> None:
+    """Writes data/models/<task>-start: the model and its losses; with 0 steps only a note."""
+    params = load_params()
+    settings = params.task(task).warm_start
+    with replacing(start_path(task)) as beside:
+        if settings.steps == 0:
+            beside.mkdir()
+            (beside / "README").write_text("No warm start: PPO starts from the pretrained model.\n")
+            print(f"{task}: no warm start")
+            return
+        rows = read_jsonl(demonstrations_path(task), f"demonstrate@{task}")
+        prompt, _ = read_setup(task)
+        policy, tokenizer = models.load(
+            require(PRETRAINED, "fetch_model"), params.machine.resolve_device()
+        )
+        losses = []
+        steps = warm_start(
+            policy,
+            tokenizer,
+            prompt,
+            [Demonstration(**row) for row in rows],
+            settings,
+            params.machine,
+        )
+        with tqdm(steps, f"warm start {task}", settings.steps, unit="step") as bar:
+            for loss in bar:
+                losses.append(loss)
+                bar.set_postfix_str(f"loss {loss:.2f}")
+        models.save(policy.pretrained_model, tokenizer, beside)
+        pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses}).to_csv(
+            beside / "curve.csv", index=False, float_format="%.6g"
+        )
+
+
+if __name__ == "__main__":
+    run_stage(main, task=str)
