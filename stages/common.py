@@ -28,7 +28,7 @@ def tool_resources_path(task: str) -> Path:
 
 
 def setup_path(task: str) -> Path:
-    """The folder of prompt.txt and tools.json: what every episode of the task is played with."""
+    """What every episode of the task is played with: a folder of prompt.txt and tools.json."""
     return Path("data/setup") / task
 
 
@@ -76,7 +76,8 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
 def read_setup(task: str) -> tuple[str, dict[str, Any]]:
     """The task's few-shot prompt, and what its tools need."""
     folder = require(setup_path(task), f"demonstrate@{task}")
-    return (folder / "prompt.txt").read_text(), json.loads((folder / "tools.json").read_text())
+    tools = json.loads((folder / "tools.json").read_text())
+    return (folder / "prompt.txt").read_text(), tools["resources"]
 
 
 def read_jsonl(path: Path, made_by: str) -> list[dict[str, Any]]:

@@ -1,9 +1,11 @@
 """Puts a task's few-shot prompt and demonstrations together, with what its tools really answer."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
-from pipeline.files import replacing
+from pipeline.files import replacing, sha256
 from pipeline.params import load_params
 from pipeline.tasks import load_task
 from stages.common import (
@@ -33,9 +35,20 @@ def main(task: str) -> None:
     ):
         setup.mkdir()
         (setup / "prompt.txt").write_text(prompt)
-        (setup / "tools.json").write_text(json.dumps(resources, indent=2) + "\n")
+        tools = {"resources": resources, "code": _hashes(learned.code)}
+        (setup / "tools.json").write_text(json.dumps(tools, indent=2) + "\n")
         write_jsonl(new_demonstrations, [asdict(d) for d in demonstrations])
     print(f"{task}: a prompt of {len(prompt.split())} words, {len(demonstrations)} demonstrations")
+
+
+def _hashes(places: Sequence[str]) -> dict[str, str]:
+    """The SHA-256 of each file, by its path; of a folder, of the modules in it."""
+    files = [
+        file
+        for place in map(Path, places)
+        for file in (sorted(place.glob("*.py")) if place.is_dir() else [place])
+    ]
+    return {str(file): sha256(file) for file in files}
 
 
 if __name__ == "__main__":

@@ -140,11 +140,34 @@ def test_all_stages_run_and_are_recorded(project):
 def test_the_wiki_tool_searches_the_corpus_that_was_asked_for(project):
     prompt = (project / "data/setup/triviaqa/prompt.txt").read_text()
     assert re.search(r"<Wiki>(.)ville<call>The mayor of \1ville is Dr \1\1\1\.<response>", prompt)
-    resources = json.loads((project / "data/setup/triviaqa/tools.json").read_text())
-    assert resources["index"]["documents"] == 20
-    assert json.loads((project / "data/setup/arithmetic/tools.json").read_text()) == {}
+    tools = json.loads((project / "data/setup/triviaqa/tools.json").read_text())
+    assert tools["resources"]["index"]["documents"] == 20
+    assert "pipeline/search/worker.py" in tools["code"]
+    tools = json.loads((project / "data/setup/arithmetic/tools.json").read_text())
+    assert tools["resources"] == {}
+    assert set(tools["code"]) == {"pipeline/tools/calculator.py"}
     demonstrations = (project / "data/demonstrations/triviaqa.jsonl").read_text().splitlines()
     assert len(demonstrations) == 5
+
+
+@pytest.mark.parametrize(
+    ("file", "task", "other"),
+    [
+        ("pipeline/tools/calculator.py", "arithmetic", "triviaqa"),
+        ("pipeline/search/process.py", "triviaqa", "arithmetic"),
+    ],
+)
+def test_a_changed_tool_concerns_only_the_tasks_that_use_it(project, file, task, other):
+    code = (project / file).read_text()
+    try:
+        (project / file).write_text(code + "\n# changed\n")
+        run(project, "dvc", "repro", f"demonstrate@{task}", f"demonstrate@{other}")
+        affected = set(json.loads(run(project, "dvc", "status", "--json")))
+    finally:
+        (project / file).write_text(code)
+        run(project, "dvc", "repro")
+    assert {f"train@{task}-1", f"evaluate_before@{task}"} <= affected
+    assert not [stage for stage in affected if other in stage]
 
 
 def test_another_corpus_reruns_the_index_and_what_follows_but_not_arithmetic(project, tmp_path):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
+from pipeline.search.java import find_java
 
 OPENING_TIMEOUT = 600.0
 """Seconds. Starting Java and importing pyserini takes five, on a busy machine many times that."""
@@ -31,9 +32,13 @@ class SearchProcess:
     Args:
         quiet: whether what it prints (Anserini prints much) is kept from the terminal; the end of it
             then goes into the error's text if the process dies.
+
+    Raises:
+        PipelineError: if there is no Java to run it with.
     """
 
     def __init__(self, quiet: bool = True) -> None:
+        find_java()  # what is wrong with it is better said here
         self._log = tempfile.TemporaryFile("w+", errors="replace") if quiet else None  # noqa: SIM115
         self._connection, far_end = Pipe()
         self._process = subprocess.Popen(
@@ -72,12 +77,14 @@ class SearchProcess:
                     raise PipelineError(_first_line(answer["error"]))
                 else:
                     return answer["result"]
+        except TimeoutError:
+            self.close()
+            raise ConnectionError(f"the search process gave no answer for {timeout:g} s") from None
         except (EOFError, OSError) as error:
             raise ConnectionError(f"the search process died ({self._last_words()})") from error
 
     def _receive(self, timeout: float | None) -> dict[str, Any]:
         if not self._connection.poll(timeout):
-            self.close()
             raise TimeoutError
         return json.loads(self._connection.recv_bytes())
 

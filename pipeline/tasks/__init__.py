@@ -60,6 +60,13 @@ class Task(ABC):
     Tools: ClassVar[type[BaseModel]] = NoToolSettings
     """The task's `tools` section of params.yaml: its tools' limits and such."""
 
+    code: ClassVar[Sequence[str]]
+    """Files and folders of the project that the task uses besides its own file: its tools, above all.
+
+    A change in them is a change of the task: `demonstrate` writes their hashes down, and whatever is
+    played with the task depends on that. DVC cannot look them up for each task by itself.
+    """
+
     @abstractmethod
     def problems(self, data: Any) -> dict[str, list[Problem]]:
         """The task sets by split, "train" and "test", with no problem in both."""

@@ -129,6 +129,7 @@ class TriviaQA(Task):
 
     Data = TriviaData
     Tools = WikiSettings
+    code = ("pipeline/evaluation/answers.py", "pipeline/search", "pipeline/tools/wiki.py")
 
     def problems(self, data: TriviaData) -> dict[str, list[Problem]]:
         """Problems have `answers`, all that count as right, and `answer`, the first of them.

@@ -113,7 +113,11 @@ def test_without_the_mask_tool_tokens_count(policy, monkeypatch):
 
 def test_padding_side_changes_nothing(policy, monkeypatch):
     truncated = [True, False, True, False]
-    config = PPOConfig(learning_rate=1e-3, mini_batch_size=2)  # minibatches of several widths
+    config = PPOConfig(
+        learning_rate=1e-3,
+        mini_batch_size=2,  # minibatches of several widths
+        bootstrap_truncated=True,
+    )
     expected, _ = step(copy.deepcopy(policy), *batch(), truncated=truncated, config=config)
     genuine = trainer_module.TokenBatch.of
     monkeypatch.setattr(
@@ -269,12 +273,17 @@ def by_hand(policy, reference, config, temperature, cut):
     return advantages, returns, kls
 
 
-def test_rewards_advantages_and_returns_by_hand(policy):
+@pytest.mark.parametrize("bootstrap", [True, False])
+def test_rewards_advantages_and_returns_by_hand(policy, bootstrap):
     reference = make_model(seed=5)
-    config = PPOConfig(gamma=0.9, lam=0.7, init_kl_coef=0.3, mini_batch_size=3)
+    config = PPOConfig(
+        gamma=0.9, lam=0.7, init_kl_coef=0.3, mini_batch_size=3, bootstrap_truncated=bootstrap
+    )
     cut = [True, False, False, True]
     with torch.no_grad():
-        advantages, returns, kls = by_hand(policy, reference, config, 0.8, cut)
+        advantages, returns, kls = by_hand(
+            policy, reference, config, 0.8, cut if bootstrap else [False] * 4
+        )
     trainer = PPOTrainer(config, policy, reference, temperature=0.8)
     stats = trainer.step(*batch(), truncated=cut)
     mean = sum(returns) / len(returns)
