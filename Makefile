@@ -26,16 +26,18 @@ check: .venv/installed
 
 smoke: .venv/installed  ## the whole graph with a few steps, in a copy
 	rm -rf .smoke
-	python -m tests.project_copy .smoke $(foreach task,arithmetic triviaqa,$(task).train.steps=2 \
+	python -m tests.project_copy .smoke $(foreach task,arithmetic triviaqa gsm8k,$(task).train.steps=2 \
 		$(task).train.warmup_steps=0 $(task).train.episodes_per_step=16 $(task).data.test=16) \
-		triviaqa.warm_start.steps=2
+		triviaqa.warm_start.steps=2 \
+		gsm8k.warm_start.steps=2 gsm8k.data.unseen=12
 	cd .smoke && dvc repro
 	@echo "Done. Open .smoke/reports/index.html"
 
 test: .venv/installed
 	pytest $(ARGS)
 
-bench: .venv/installed  ## how fast searches are; ARGS: a corpus and questions (benchmarks/search.py)
+bench: .venv/installed  ## how fast the tools are; ARGS: a corpus and questions (benchmarks/search.py)
+	python -m benchmarks.python
 	python -m benchmarks.search $(ARGS)
 
 lint: .venv/installed

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.errors import PipelineError
 from pipeline.models import CausalLMWithValueHead, Machine
 from pipeline.ppo.loss import masked_mean
 from pipeline.scoring import TokenBatch, score
@@ -38,8 +39,14 @@ def warm_start(
     """Fine-tunes `policy` in place on demonstrations, and yields each step's loss, in nats per token.
 
     The loss is the mean cross-entropy of the model's own tokens; the prompt, the question and the
-    tool's answers are context only. AdamW with a learning rate that falls linearly to 0.
+    tool's answers are context only. AdamW with a learning rate that falls linearly to 0. Raises
+    PipelineError if there are no demonstrations for its steps.
     """
+    if settings.steps and not demonstrations:
+        raise PipelineError(
+            "there are no demonstrations to learn from: set warm_start.steps to 0, or give more "
+            "training problems"
+        )
     model = policy.pretrained_model
     episodes = [_tokenized(tokenizer, prompt, d) for d in demonstrations]
     optimizer = torch.optim.AdamW(

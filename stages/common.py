@@ -83,13 +83,15 @@ def read_setup(task: str) -> tuple[str, dict[str, Any]]:
 def read_jsonl(path: Path, made_by: str) -> list[dict[str, Any]]:
     """A file's rows. Raises PipelineError that names file and line if one is not JSON."""
     rows = []
-    for number, line in enumerate(require(path, made_by).read_text().splitlines(), 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise PipelineError(f"{path}:{number}: not JSON: {error.msg}") from None
+    with require(path, made_by).open(encoding="utf-8", newline="\n") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise PipelineError(f"{path}:{number}: not JSON: {error.msg}") from None
     return rows
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text("".join(lines), encoding="utf-8")

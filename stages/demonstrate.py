@@ -1,5 +1,6 @@
 """Puts a task's few-shot prompt and demonstrations together, with what its tools really answer."""
 
+import importlib.metadata
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -35,7 +36,11 @@ def main(task: str) -> None:
     ):
         setup.mkdir()
         (setup / "prompt.txt").write_text(prompt)
-        tools = {"resources": resources, "code": _hashes(learned.code)}
+        tools = {
+            "resources": resources,
+            "code": _hashes(learned.code),
+            "packages": {name: importlib.metadata.version(name) for name in learned.packages},
+        }
         (setup / "tools.json").write_text(json.dumps(tools, indent=2) + "\n")
         write_jsonl(new_demonstrations, [asdict(d) for d in demonstrations])
     print(f"{task}: a prompt of {len(prompt.split())} words, {len(demonstrations)} demonstrations")

@@ -5,10 +5,9 @@ import json
 import pandas as pd
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.evaluate import MODES
 from pipeline.files import replacing, require
 from pipeline.params import load_params
-from pipeline.reporting.figures import episode_picture, learning_curves
+from pipeline.reporting.figures import correct_rates, episode_picture, learning_curves
 from pipeline.reporting.report import COLUMNS, TaskResults, render
 from stages.common import REPORTS, episodes_path, run_stage, training_path
 
@@ -24,8 +23,10 @@ def main() -> None:
         for seed, curve in result.curves.items()
     )
     drawn = {result.name: learning_curves(result.curves) for result in results}
-    page = render(results, drawn)
-    pictures = {f"{name}-curve": svg for name, svg in drawn.items()} | _episodes(results)
+    overview = correct_rates(metrics, COLUMNS)
+    page = render(results, overview, drawn)
+    curve_files = {f"{name}-curve": svg for name, svg in drawn.items()}
+    pictures = {"rates": overview, **curve_files, **_episodes(results)}
     # Everything is computed before anything is replaced.
     with (
         replacing(REPORTS / "metrics.json") as new_metrics,
@@ -40,13 +41,13 @@ def main() -> None:
             (new_figures / f"{name}.svg").write_text(svg)
         new_page.write_text(page)
     for task, columns in metrics.items():
-        for mode in MODES:
+        for row, after in columns["after"].items():
             rates = ", ".join(
-                f"{columns[column][mode]['correct_rate']:.1%} {title}"
+                f"{columns[column][row]['correct_rate']:.1%} {title}"
                 for column, title in COLUMNS.items()
                 if column in columns
             )
-            print(f"{task}, {mode}: correct {rates} (n = {columns['after'][mode]['n']})")
+            print(f"{task}, {row}: correct {rates} (n = {after['n']})")
 
 
 def _episodes(results: list[TaskResults]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from tests.project_copy import copy_project, git, set_params
 from tests.tiny import make_model, make_tokenizer
 
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-TASKS = ("arithmetic", "triviaqa")
+TASKS = ("arithmetic", "triviaqa", "gsm8k")
 STAGES = (
     "fetch_model",
     "build_corpus",
@@ -88,23 +88,25 @@ def project(tmp_path_factory):
         "machine.precision": "float32",
         "ppo.mini_batch_size": 2,
         "arithmetic.data.train": 16,
-        "arithmetic.data.test": 4,
-        "arithmetic.environment.max_new_tokens": 8,
-        "arithmetic.train.steps": 2,
-        "arithmetic.train.warmup_steps": 0,
-        "arithmetic.train.episodes_per_step": 4,
         "corpus.source": "path",
         "corpus.path": str(folder / "documents.jsonl"),
         "triviaqa.data.source": "path",
         "triviaqa.data.path.train": str(folder / "train.jsonl"),
         "triviaqa.data.path.test": str(folder / "test.jsonl"),
-        "triviaqa.environment.max_new_tokens": 8,
         "triviaqa.warm_start.steps": 2,
         "triviaqa.warm_start.demonstrations": 5,
-        "triviaqa.train.steps": 2,
-        "triviaqa.train.warmup_steps": 0,
-        "triviaqa.train.episodes_per_step": 4,
+        "gsm8k.data.train": 36,
+        "gsm8k.data.unseen": 3,
+        "gsm8k.warm_start.steps": 2,
     }
+    for task in TASKS:
+        overrides |= {
+            f"{task}.data.test": 4,
+            f"{task}.environment.max_new_tokens": 8,
+            f"{task}.train.steps": 2,
+            f"{task}.train.warmup_steps": 0,
+            f"{task}.train.episodes_per_step": 4,
+        }
     copy_project(folder / "copy", overrides, share_cache=False)
     run(folder / "copy", "dvc", "repro")
     return folder / "copy"
@@ -115,16 +117,17 @@ def test_all_stages_run_and_are_recorded(project):
     metrics = json.loads((project / "reports/metrics.json").read_text())
     assert list(metrics["arithmetic"]) == ["before", "after"]
     assert list(metrics["triviaqa"]) == ["before", "warm_start", "after"]
-    measures = {"arithmetic": set(), "triviaqa": {"first_20_words", "exact_match", "f1"}}
+    assert metrics["gsm8k"]["after"]["unseen greedy"]["n"] == 3
+    measures = {"triviaqa": {"first_20_words", "exact_match", "f1"}}
     for task, columns in metrics.items():
         for modes in columns.values():
             for mode in ("sampled", "greedy"):
                 rate = modes[mode]
-                assert set(rate) == {"correct_rate", "low", "high", "n"} | measures[task]
+                assert set(rate) == {"correct_rate", "low", "high", "n"} | measures.get(task, set())
                 assert rate["n"] == 4
     curves = pd.read_csv(project / "reports/curves.csv")
-    assert curves["episodes"].tolist() == [4, 8] * 2
-    assert curves["run"].tolist() == ["arithmetic-1"] * 2 + ["triviaqa-1"] * 2
+    assert curves["episodes"].tolist() == [4, 8] * 3
+    assert curves["run"].tolist() == [f"{task}-1" for task in TASKS for _ in range(2)]
     assert {"env/reward_mean", "objective/kl"} <= set(curves.columns)
     record = json.loads((project / "data/training/arithmetic-1/record.json").read_text())
     assert record["model"]["source"] == "path"
@@ -155,6 +158,7 @@ def test_the_wiki_tool_searches_the_corpus_that_was_asked_for(project):
     [
         ("pipeline/tools/calculator.py", "arithmetic", "triviaqa"),
         ("pipeline/search/process.py", "triviaqa", "arithmetic"),
+        ("pipeline/tools/python.py", "gsm8k", "triviaqa"),
     ],
 )
 def test_a_changed_tool_concerns_only_the_tasks_that_use_it(project, file, task, other):
@@ -217,7 +221,7 @@ def test_the_same_seed_gives_the_same_results(project):
 @pytest.mark.parametrize(
     ("key", "value", "affected"),
     [
-        ("ppo.cliprange", 0.3, {"train@arithmetic-1", "train@triviaqa-1"}),
+        ("ppo.cliprange", 0.3, {f"train@{task}-1" for task in TASKS}),
         (
             "triviaqa.tools.k1",
             1.2,

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from pipeline.environment import TextEnvironment
+from pipeline.errors import PipelineError
 from pipeline.models import Machine
 from pipeline.tasks import Demonstration
 from pipeline.warm_start import WarmStartSettings, _tokenized, warm_start
@@ -21,11 +22,17 @@ DEMONSTRATIONS = [
 ]
 
 
-def run(policy, tokenizer, **options):
+def run(policy, tokenizer, demonstrations=DEMONSTRATIONS, **options):
     settings = WarmStartSettings(
         **({"steps": 30, "batch_size": 5, "learning_rate": 3e-3} | options)
     )
-    return list(warm_start(policy, tokenizer, PROMPT, DEMONSTRATIONS, settings, MACHINE))
+    return list(warm_start(policy, tokenizer, PROMPT, demonstrations, settings, MACHINE))
+
+
+def test_without_demonstrations_there_is_no_warm_start(policy, tokenizer):
+    with pytest.raises(PipelineError, match="no demonstrations to learn from"):
+        run(policy, tokenizer, demonstrations=[])
+    assert run(policy, tokenizer, demonstrations=[], steps=0) == []
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_the_models_own_tokens(policy, tokenizer):

@@ -1,15 +1,21 @@
-"""Whether a text holds an answer, by the measures of open-domain question answering."""
+"""Whether a text holds an answer: measures of open-domain question answering, and of numbers."""
 
 import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from fractions import Fraction
 
 FIRST_WORDS = 20
 """Toolformer's criterion looks at this many words (Schick et al. 2023, https://arxiv.org/abs/2302.04761)."""
 
+TOLERANCE = Fraction(1, 10**9)
+"""How far numbers may differ, relative to the right one where that is beyond 1: programs compute with
+floats."""
+
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}‘’´`“”]")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NUMBER = re.compile(r"(?:[+-]?\$?|\$[+-])(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:e[+-]?\d{1,2})?")
 
 
 def normalize(text: str) -> str:
@@ -49,3 +55,24 @@ def f1(text: str, answers: Sequence[str]) -> float:
 def _f1(words: list[str], answer: list[str]) -> float:
     common = (Counter(words) & Counter(answer)).total()
     return 2 * common / (len(words) + len(answer)) if common else 0.0
+
+
+def number(text: str) -> Fraction | None:
+    """The number that the text is, as in `-1,250`, `$7.50`, `.5` or `1e-05`; None if it is not one."""
+    plain = text.strip().replace("−", "-")
+    if not _NUMBER.fullmatch(plain) or not re.search(r"\d", plain.partition("e")[0]):
+        return None
+    return Fraction(plain.replace("$", "").replace(",", "").removesuffix("."))
+
+
+def numeric_match(text: str, answer: str) -> float:
+    """1 if the text is the same number as the answer, but for the last digits of a float, else 0.
+
+    Raises ValueError if the answer is no number.
+    """
+    right, given = number(answer), number(text)
+    if right is None:
+        raise ValueError(f"the answer {answer!r} is no number")
+    return float(
+        given is not None and abs(given - right) <= TOLERANCE * max(Fraction(1), abs(right))
+    )

@@ -61,6 +61,7 @@ def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[
         "answer": problem["answer"],
         "answers": problem.get("answers", [problem["answer"]]),
         "kind": problem.get("kind"),
+        "subset": problem.get("subset", ""),
         "reward": history.reward,
         **task.measures(history.answer_text, problem),
         "end_reason": str(history.end_reason),

@@ -38,18 +38,18 @@ def correct_rate(rewards_by_seed: Sequence[Sequence[float]]) -> dict[str, float]
     }
 
 
-def rates_by_mode(
-    tables: Sequence[pd.DataFrame], measures: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Correct rates, sampled and greedy, of the episode tables of one or several seeds.
+def rates(tables: Sequence[pd.DataFrame], measures: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Correct rates of the episode tables of one or several seeds, "sampled" and "greedy".
 
-    `measures` names further columns; their means are added to each mode's numbers.
+    Subsets of the test are reported apart, as "unseen sampled" and so on. `measures` names further
+    columns; their means are added to each of the rates.
     """
-    rates = {}
-    for mode in MODES:
-        chosen = [table[table["mode"] == mode] for table in tables]
-        together = pd.concat(chosen)
-        rates[mode] = correct_rate([table["reward"].tolist() for table in chosen]) | {
-            measure: round(float(together[measure].mean()), 4) for measure in measures
-        }
-    return rates
+    found = {}
+    for subset in sorted(set(tables[0]["subset"])):
+        for mode in MODES:
+            chosen = [t[(t["mode"] == mode) & (t["subset"] == subset)] for t in tables]
+            together = pd.concat(chosen)
+            found[f"{subset} {mode}".strip()] = correct_rate(
+                [table["reward"].tolist() for table in chosen]
+            ) | {measure: round(float(together[measure].mean()), 4) for measure in measures}
+    return found

@@ -19,6 +19,9 @@ CURVES = {
     "objective/kl": "KL from the start, nats per episode",
 }
 
+STYLE: Any = {"svg.hashsalt": "learning-tools", "svg.fonttype": "none", "font.size": 10}
+COLOURS = {"before": "#9aa5ae", "warm_start": "#e08a2e", "after": "#1f6fb2"}
+
 NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
@@ -28,8 +31,7 @@ def learning_curves(curves: Mapping[int, pd.DataFrame]) -> str:
     Args:
         curves: for each seed its training's statistics, one row a step.
     """
-    style: Any = {"svg.hashsalt": "learning-tools", "svg.fonttype": "none", "font.size": 10}
-    with plt.rc_context(style):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(CURVES), figsize=(9, 3.2), layout="constrained")
         for axis, (column, label) in zip(axes, CURVES.items()):
             for seed, curve in curves.items():
@@ -55,9 +57,47 @@ def learning_curves(curves: Mapping[int, pd.DataFrame]) -> str:
             )
             top.set_xlabel("episodes")
         axes[0].set_ylim(0, 1.02)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-        plt.close(figure)
+        return _svg(figure)
+
+
+def correct_rates(
+    metrics: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]],
+    titles: Mapping[str, str],
+) -> str:
+    """Correct rates with their intervals, a line for each task and way of playing.
+
+    Args:
+        metrics: rates by task, column ("before", "warm_start", "after") and row, as in metrics.json.
+        titles: the columns' titles, by column.
+    """
+    lines = [(task, row) for task, columns in metrics.items() for row in columns["after"]]
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(9, 0.6 + 0.32 * len(lines)), layout="constrained")
+        for column, title in titles.items():
+            places = [i for i, (task, _) in enumerate(lines) if column in metrics[task]]
+            found = [metrics[lines[i][0]][column][lines[i][1]] for i in places]
+            rates = [rate["correct_rate"] for rate in found]
+            errors = [
+                [rate["correct_rate"] - rate["low"] for rate in found],
+                [rate["high"] - rate["correct_rate"] for rate in found],
+            ]
+            axis.errorbar(
+                rates, places, xerr=errors, fmt="o", color=COLOURS[column], capsize=3, label=title
+            )
+        axis.set_yticks(range(len(lines)), [f"{task}, {row}" for task, row in lines])
+        axis.invert_yaxis()
+        axis.set_xlim(-0.02, 1.02)
+        axis.set_xlabel("share of test problems answered correctly, with its 95% interval")
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside upper right", ncols=len(titles), frameon=False)
+        return _svg(figure)
+
+
+def _svg(figure: Any) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
     return text.getvalue()
 
 

@@ -12,8 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from pipeline.environment.history import STYLES
-from pipeline.evaluation.evaluate import MODES
-from pipeline.evaluation.metrics import rates_by_mode
+from pipeline.evaluation.metrics import rates
 
 MEASURES = {
     "first_20_words": "answer in the first 20 words",
@@ -46,9 +45,9 @@ class TaskResults:
         return {"before": [self.before], **warm, "after": list(self.after.values())}
 
     def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Correct rates by column, as `tables` names them, and mode ("sampled", "greedy")."""
+        """Correct rates by column, as `tables` names them, and by what `rates` returns."""
         measures = [name for name in MEASURES if name in self.before]
-        return {column: rates_by_mode(tables, measures) for column, tables in self.tables().items()}
+        return {column: rates(tables, measures) for column, tables in self.tables().items()}
 
     @property
     def start(self) -> tuple[str, pd.DataFrame]:
@@ -81,8 +80,8 @@ class TaskResults:
         return {kind: found[:SHOWN] for kind, found in kinds.items()}
 
 
-def render(results: list[TaskResults], curves: Mapping[str, str]) -> str:
-    """The page's HTML; `curves` holds each task's `learning_curves` by the task's name."""
+def render(results: list[TaskResults], overview: str, curves: Mapping[str, str]) -> str:
+    """The page's HTML, with `correct_rates` as `overview` and each task's `learning_curves` by name."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -93,10 +92,10 @@ def render(results: list[TaskResults], curves: Mapping[str, str]) -> str:
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
     return environment.get_template("report.html").render(
         results=results,
-        modes=MODES,
         titles=COLUMNS,
         measures=MEASURES,
         colours={author: style.rpartition(" ")[2] for author, style in STYLES.items()},
+        overview=Markup(_inline(overview)),
         figure=lambda task: Markup(_inline(curves[task.name])),
     )
 

@@ -13,8 +13,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.errors import PipelineError
 from pipeline.search import encyclopaedia
+from pipeline.sources import read_rows
 
 Document = dict[str, str]
 """`id` and `contents`."""
@@ -43,42 +43,8 @@ def documents(settings: CorpusSettings) -> Iterator[Document]:
 
 def read_documents(path: Path) -> Iterator[Document]:
     """Reads JSONL, gzipped if its name ends in `.gz`; raises as `documents` does."""
-    seen: set[str] = set()
-    number = 0
-    try:
-        with open_text(path) as lines:
-            for number, line in enumerate(lines, 1):
-                document = _parse(line, f"{path}:{number}")
-                if document["id"] in seen:
-                    raise PipelineError(f"{path}:{number}: the id {document['id']!r} occurs twice")
-                seen.add(document["id"])
-                yield document
-    except FileNotFoundError as error:
-        raise PipelineError(f"corpus.path: there is no file {path}") from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path}:{number + 1}: cannot be read: {error}") from error
-    if not seen:
-        raise PipelineError(f"{path} holds no documents; expected lines of {{id, contents}}")
-
-
-def _parse(line: str, where: str) -> Document:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise PipelineError(f"{where}: not JSON: {error.msg}") from None
-    if not isinstance(row, dict):
-        raise PipelineError(f"{where}: expected an object {{id, contents}}")
-    for field in ("id", "contents"):
-        if not isinstance(row.get(field), str) or not row[field].strip():
-            raise PipelineError(f"{where}: no text in the field {field!r}")
-    return {"id": row["id"], "contents": row["contents"]}
-
-
-def open_text(path: Path) -> io.TextIOWrapper:
-    """A UTF-8 text file for reading, through gzip if its name says so."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+    for _, row in read_rows(path, {"id": str, "contents": str}, "corpus.path", unique="id"):
+        yield {"id": row["id"], "contents": row["contents"]}
 
 
 def write_documents(rows: Iterable[Document], path: Path) -> int:

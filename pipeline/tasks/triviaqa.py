@@ -5,9 +5,9 @@ a search, and the result. Questions come from TriviaQA or from files, or are mad
 built-in encyclopaedia; there, no entity is asked about both in training and in the test.
 """
 
-import json
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +19,11 @@ from pipeline.environment.environment import Tool
 from pipeline.environment.protocol import RESPONSE, SUBMIT, render_call
 from pipeline.errors import PipelineError
 from pipeline.evaluation import answers as measure
-from pipeline.search.corpus import open_text
 from pipeline.search.encyclopaedia import Entity, entities
 from pipeline.search.index import open_index
+from pipeline.sources import FileSplits, HubSplits, hub_rows, no_good, read_rows
 from pipeline.tasks import Demonstration, Problem, Task
+from pipeline.tools import ToolError
 from pipeline.tools.wiki import Wiki
 
 TOOL_NAME = "Wiki"
@@ -36,32 +37,13 @@ TEST_SHARE = 4
 """Of the built-in encyclopaedia's entities one in so many is for the test."""
 
 
-class HubQuestions(BaseModel):
-    """TriviaQA on the Hugging Face hub, at a pinned revision."""
-
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    config: str
-    revision: str
-    train: str  # the splits' names there
-    test: str
-
-
-class QuestionFiles(BaseModel):
-    """JSONL files of `{id, question, answers}`, gzipped or not."""
-
-    model_config = ConfigDict(extra="forbid")
-    train: Path
-    test: Path
-
-
 class TriviaData(BaseModel):
     """Where questions come from, and how many of them to take, drawn with a seed."""
 
     model_config = ConfigDict(extra="forbid")
     source: Literal["builtin", "hub", "path"]
-    hub: HubQuestions
-    path: QuestionFiles
+    hub: HubSplits
+    path: FileSplits  # of {id, question, answers}
     train: int = Field(ge=1)
     test: int = Field(ge=1)
     seed: int
@@ -129,7 +111,12 @@ class TriviaQA(Task):
 
     Data = TriviaData
     Tools = WikiSettings
-    code = ("pipeline/evaluation/answers.py", "pipeline/search", "pipeline/tools/wiki.py")
+    code = (
+        "pipeline/evaluation/answers.py",
+        "pipeline/search",
+        "pipeline/sources.py",
+        "pipeline/tools/wiki.py",
+    )
 
     def problems(self, data: TriviaData) -> dict[str, list[Problem]]:
         """Problems have `answers`, all that count as right, and `answer`, the first of them.
@@ -146,7 +133,7 @@ class TriviaQA(Task):
         splits = {}
         for split in ("train", "test"):
             if data.source == "path":
-                rows = _read_questions(getattr(data.path, split))
+                rows = _from_file(getattr(data.path, split))
             else:
                 rows = _from_hub(data.hub, getattr(data.hub, split))
             splits[split] = rng.sample(rows, min(len(rows), getattr(data, split)))
@@ -206,10 +193,11 @@ def _result(answer_text: str) -> str:
 def _builtin() -> dict[str, list[Problem]]:
     """All questions on entities that can be told by their names, by split, grouped by kind."""
     everything = entities()
+    bearers = Counter(entity.name for entity in everything)
     splits: dict[str, list[Problem]] = {"train": [], "test": []}
     for kind, (entity_kind, fact, forms) in FORMS.items():
         for entity in everything:
-            if entity.kind == entity_kind and entity.name == entity.title:
+            if entity.kind == entity_kind and bearers[entity.name] == 1:
                 form = forms[crc32(f"{kind} {entity.id}".encode()) % len(forms)]
                 splits[_split(entity)].append(
                     {
@@ -250,66 +238,29 @@ def _balanced(problems: Iterable[Problem], count: int, rng: random.Random) -> li
     return chosen
 
 
-def _read_questions(path: Path) -> list[Problem]:
+def _from_file(path: Path) -> list[Problem]:
     """Raises PipelineError, naming file and line, for what is no `{id, question, answers}`."""
+    fields = {"id": str, "question": str, "answers": list}
     problems = []
-    try:
-        with open_text(path) as lines:
-            for number, line in enumerate(lines, 1):
-                problems.append(_problem(line, f"{path}:{number}"))
-    except FileNotFoundError as error:
-        raise PipelineError(f"triviaqa.data.path: there is no file {path}") from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path}:{len(problems) + 1}: cannot be read: {error}") from error
-    if not problems:
-        raise PipelineError(f"{path} holds no questions")
+    for where, row in read_rows(path, fields, "triviaqa.data.path", unique="id"):
+        if not all(isinstance(answer, str) for answer in row["answers"]):
+            raise no_good(where, "answers", fields)
+        problems.append({**{field: row[field] for field in fields}, "answer": row["answers"][0]})
     return problems
 
 
-def _problem(line: str, where: str) -> Problem:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise PipelineError(f"{where}: not JSON: {error.msg}") from None
-    wanted = {"id": str, "question": str, "answers": list}
-    for field, kind in wanted.items():
-        if not isinstance(row, dict) or not isinstance(row.get(field), kind) or not row[field]:
-            raise _no_good(where, field)
-    if not all(isinstance(answer, str) for answer in row["answers"]):
-        raise _no_good(where, "answers")
-    return {
-        "id": row["id"],
-        "question": row["question"],
-        "answer": row["answers"][0],
-        "answers": row["answers"],
-    }
-
-
-def _no_good(where: str, field: str) -> PipelineError:
-    return PipelineError(
-        f"{where}: no good {field!r}; expected {{id, question, answers: [alias, ...]}}"
-    )
-
-
-def _from_hub(source: HubQuestions, split: str) -> list[Problem]:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(
-            source.name, source.config, split=split, revision=source.revision
-        )
-    except Exception as error:  # the hub's client raises of all kinds
-        reason = " ".join(str(error).split())
-        raise PipelineError(f"triviaqa.data.hub: cannot load {source.name}: {reason}") from error
-    return [
-        {
+def _from_hub(source: HubSplits, split: str) -> list[Problem]:
+    """A question that is there twice, with other evidence, is taken once."""
+    problems = {
+        row["question_id"]: {
             "id": row["question_id"],
             "question": row["question"],
             "answer": row["answer"]["value"],
             "answers": list(dict.fromkeys([row["answer"]["value"], *row["answer"]["aliases"]])),
         }
-        for row in rows
-    ]
+        for row in hub_rows(source, split, "triviaqa.data.hub")
+    }
+    return list(problems.values())
 
 
 # --- demonstrations --------------------------------------------------------------------------------
@@ -332,7 +283,10 @@ def _wrong_guess(problems: Sequence[Problem], number: int) -> str:
 def _first_answered(problem: Problem, wiki: Tool) -> list[tuple[str, str, str]]:
     """The first search that finds an answer, what it finds, and the answer; nothing if none does."""
     for query in _searches(problem):
-        response = str(wiki(query))
+        try:
+            response = str(wiki(query))
+        except ToolError:  # the question may be too long to search for
+            continue
         if len(response) <= LONGEST_SHOWN:
             for answer in problem["answers"]:
                 if measure.contains(response, [answer]):
@@ -343,7 +297,9 @@ def _first_answered(problem: Problem, wiki: Tool) -> list[tuple[str, str, str]]:
 def _searches(problem: Problem) -> Sequence[str]:
     """What one might search for: the subject, or the longest name in the question; the question."""
     names = [problem["subject"]] if "subject" in problem else []
-    names += sorted(_NAMES.findall(problem["question"])[1:], key=len, reverse=True)[:1]
+    # The question's first word has a capital letter whether it is a name or not.
+    after_first = problem["question"].partition(" ")[2]
+    names += sorted(_NAMES.findall(after_first), key=len, reverse=True)[:1]
     return [*names, problem["question"]]
 
 

@@ -1,6 +1,14 @@
 import pytest
 
-from pipeline.evaluation.answers import contains, contains_early, exact_match, f1, normalize
+from pipeline.evaluation.answers import (
+    contains,
+    contains_early,
+    exact_match,
+    f1,
+    normalize,
+    number,
+    numeric_match,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +69,49 @@ def test_exact_match():
 )
 def test_f1(text, answers, value):
     assert f1(text, answers) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("72", 72),
+        (" -1,250 ", -1250),
+        ("$7.50", 7.5),
+        ("-$3", -3),
+        ("$-3", -3),
+        ("−4", -4),
+        (".5", 0.5),
+        ("8.0", 8),
+        ("3.", 3),
+        ("+2", 2),
+        ("5e-05", 0.00005),
+        ("1e+16", 10**16),
+    ],
+)
+def test_numbers(text, value):
+    assert number(text) == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize("text", ["", "-", ".", "$", "e5", "1,25", "1,2345", "7 8", "7 apples", "seven", "1e999", "1/2", "nan", "--1", "-$-1", "1.2.3"])  # fmt: skip
+def test_no_numbers(text):
+    assert number(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "match"),
+    [
+        ("0.30000000000000004", "0.3", 1),
+        ("33.333333333333336", "33.33", 0),
+        ("1000001", "1000000", 0),
+        ("1e-12", "0", 1),
+        ("0.01", "0", 0),
+        ("eight", "8", 0),
+    ],
+)
+def test_numeric_match(text, answer, match):
+    assert numeric_match(text, answer) == match
+
+
+def test_an_answer_that_is_no_number_is_a_mistake():
+    with pytest.raises(ValueError, match="'many' is no number"):
+        numeric_match("7", "many")

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.metrics import correct_rate, rates_by_mode
+from pipeline.evaluation.metrics import correct_rate, rates
 
 
 def test_wilson_interval_by_hand():
@@ -24,9 +24,19 @@ def test_seeds_that_differ_widen_the_interval():
     assert alike["low"] == correct_rate([[1] * 100 + [0] * 100])["low"]
 
 
-def test_modes_are_kept_apart():
-    table = pd.DataFrame({"mode": ["sampled"] * 4 + ["greedy"] * 2, "reward": [1, 0, 0, 0, 1, 1]})
-    rates = rates_by_mode([table.assign(f1=[0.1, 0.2, 0.3, 0.4, 0, 1])], ["f1"])
-    assert (rates["sampled"]["correct_rate"], rates["sampled"]["n"]) == (0.25, 4)
-    assert (rates["greedy"]["correct_rate"], rates["greedy"]["n"]) == (1.0, 2)
-    assert (rates["sampled"]["f1"], rates["greedy"]["f1"]) == (0.25, 0.5)
+def test_modes_and_subsets_are_kept_apart():
+    table = pd.DataFrame(
+        {
+            "mode": ["sampled"] * 4 + ["greedy"] * 2,
+            "subset": ["", "", "", "unseen", "", "unseen"],
+            "reward": [1, 0, 0, 1, 1, 0],
+            "f1": [0.1, 0.3, 0.2, 0.7, 0, 1],
+        }
+    )
+    found = {row: (r["correct_rate"], r["n"], r["f1"]) for row, r in rates([table], ["f1"]).items()}
+    assert found == {
+        "sampled": (0.3333, 3, 0.2),
+        "greedy": (1.0, 1, 0.0),
+        "unseen sampled": (1.0, 1, 0.7),
+        "unseen greedy": (0.0, 1, 1.0),
+    }

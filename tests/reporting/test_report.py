@@ -4,8 +4,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from pipeline.reporting.figures import episode_picture, learning_curves
-from pipeline.reporting.report import TaskResults, render
+from pipeline.reporting.figures import correct_rates, episode_picture, learning_curves
+from pipeline.reporting.report import COLUMNS, TaskResults, render
 
 
 def episodes(rewards, text="Result=1<submit>"):
@@ -13,6 +13,7 @@ def episodes(rewards, text="Result=1<submit>"):
     return pd.DataFrame(
         {
             "mode": mode,
+            "subset": "",
             "id": str(i),
             "question": f"Question {i}?",
             "answer": "1",
@@ -45,6 +46,11 @@ def results():
     )
 
 
+def page_of(results):
+    overview = correct_rates({results.name: results.metrics()}, COLUMNS)
+    return render([results], overview, {results.name: learning_curves(results.curves)})
+
+
 def test_rates(results):
     metrics = results.metrics()
     assert metrics["before"]["sampled"]["correct_rate"] == 0.5
@@ -72,27 +78,47 @@ def test_with_a_warm_start_there_are_three_columns_and_ppo_is_compared_with_it(r
     assert metrics["warm_start"]["sampled"]["correct_rate"] == 0.25
     assert [metrics[column]["greedy"]["f1"] for column in metrics] == [0.0, 0.25, 0.75]
     assert [pair["question"] for pair in warmed.examples()["fixed"]] == ["Question 3?"]
-    page = render([warmed], {"arithmetic": learning_curves(results.curves)})
-    assert "warm start" in page
+    page = page_of(warmed)
+    assert "<th>warm start</th>" in page
     assert "75.0%" in page
+
+
+def test_a_subset_of_the_test_has_rows_of_its_own(results):
+    def with_subset(table):
+        return pd.concat([table, table.assign(subset="unseen", id=table["id"] + "u", reward=1.0)])
+
+    after = {seed: with_subset(table) for seed, table in results.after.items()}
+    divided = replace(results, before=with_subset(results.before), after=after)
+    assert divided.metrics()["after"]["unseen greedy"]["correct_rate"] == 1
+    assert divided.metrics()["after"]["greedy"]["correct_rate"] == 0.75
+    page = page_of(divided)
+    assert page.count("<th>unseen ") == 2
 
 
 def test_without_a_warm_start_there_are_two_columns(results):
     assert list(results.metrics()) == ["before", "after"]
     assert "f1" not in results.metrics()["before"]["sampled"]
-    assert "warm start" not in render([results], {"arithmetic": learning_curves(results.curves)})
+    assert "<th>warm start</th>" not in page_of(results)
 
 
 def test_the_page_shows_rates_curves_and_text_as_text(results):
-    page = render([results], {"arithmetic": learning_curves(results.curves)})
+    page = page_of(results)
     assert "50.0%" in page
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == 2
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
 
 
 def test_figures_are_the_same_from_the_same_data(results):
     assert learning_curves(results.curves) == learning_curves(results.curves)
+
+
+def test_every_rate_has_a_line_in_the_overview(results):
+    metrics = {"arithmetic": results.metrics(), "trivia": results.metrics()}
+    svg = correct_rates(metrics, COLUMNS)
+    for line in ("arithmetic, sampled", "trivia, sampled", "trivia, greedy", *COLUMNS.values()):
+        assert f">{line}<" in svg
+    assert correct_rates(metrics, COLUMNS) == svg
 
 
 def test_an_episodes_picture_is_valid_whatever_the_model_writes():

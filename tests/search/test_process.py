@@ -104,6 +104,22 @@ def test_the_cache_answers_without_the_process(small_index):
         before = searcher.search(["cod", "flint"], k=2)
         searcher.close()
         assert searcher.search(["flint", "cod"], k=2) == before[::-1]
+        with pytest.raises(PipelineError, match="has been closed"):
+            searcher.search(["haddock"], k=2)
+
+
+def test_an_interrupted_call_leaves_no_answer_for_the_next(small_index):
+    with Searcher(Path(small_index["folder"])) as searcher:
+        expected = searcher.search(["flint"])
+
+        def interrupted(timeout):
+            raise KeyboardInterrupt
+
+        searcher._process._receive = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            searcher.search(["cod"])
+        searcher._cache.clear()
+        assert searcher.search(["flint"]) == expected
 
 
 def test_the_process_ends_with_its_parent(small_index):

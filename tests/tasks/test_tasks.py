@@ -1,5 +1,6 @@
 """What holds for every task there is."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.tasks import load_task, task_names
+
+ROOT = Path(__file__).parents[2]
 
 SHARED = {"__init__", "errors", "files"}
 """What all code uses and dvc.yaml does not list."""
@@ -18,6 +21,30 @@ before = set(sys.modules)
 pipeline.tasks.load_task({name!r})
 print(*(m.__file__ for n, m in sys.modules.items() if n.startswith("pipeline") and n not in before))
 """
+
+
+PROBLEMS = """
+import json
+from pipeline.params import load_params
+from pipeline.tasks import load_task
+print(json.dumps(load_task({name!r}).problems(load_params().task({name!r}).data)))
+"""
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_problems_are_the_same_in_every_process(name):
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", PROBLEMS.format(name=name)],
+            check=True,
+            capture_output=True,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert printed[0] == printed[1]
+    assert len(printed[0]) > 1000
 
 
 @pytest.mark.parametrize("name", task_names())

@@ -1,0 +1,112 @@
+"""Rows from outside: JSONL files, and data sets on the Hugging Face hub."""
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.errors import PipelineError
+
+
+class HubSplits(BaseModel):
+    """A data set on the hub, at a pinned revision, and the names there of its two splits."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    config: str
+    revision: str
+    train: str
+    test: str
+
+
+class FileSplits(BaseModel):
+    """JSONL files, gzipped or not."""
+
+    model_config = ConfigDict(extra="forbid")
+    train: Path
+    test: Path
+
+
+def read_rows(
+    path: Path, fields: Mapping[str, type], key: str, unique: str | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A JSONL file's rows, gzipped if its name ends in `.gz`, each after its place, `file:line`.
+
+    Args:
+        fields: what every row must have; further fields are let through.
+        key: where in params.yaml the file is named.
+        unique: a field that no two rows may share.
+
+    Raises:
+        PipelineError: naming file and line, if a line is not JSON, or one of `fields` is missing,
+            empty, not of its type or not unique; or if the file cannot be read or holds no rows.
+    """
+    number = 0
+    seen = set()
+    try:
+        with _open(path) as lines:
+            for number, line in enumerate(lines, 1):
+                where = f"{path}:{number}"
+                row = _row(line, where, fields)
+                if unique is not None:
+                    if row[unique] in seen:
+                        raise PipelineError(f"{where}: the {unique} {row[unique]!r} occurs twice")
+                    seen.add(row[unique])
+                yield where, row
+    except FileNotFoundError as error:
+        raise PipelineError(f"{key}: there is no file {path}") from error
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise PipelineError(f"{path}:{number + 1}: cannot be read: {error}") from error
+    if not number:
+        raise PipelineError(f"{path} is empty; expected rows of {_shape(fields)}")
+
+
+def _open(path: Path) -> io.TextIOWrapper:
+    """A UTF-8 text file for reading, through gzip if its name says so."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
+def _row(line: str, where: str, fields: Mapping[str, type]) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise PipelineError(f"{where}: not JSON: {error.msg}") from None
+    try:
+        if "\\u" in line:
+            json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise PipelineError(f"{where}: half of a surrogate pair is no character") from None
+    for field, kind in fields.items():
+        value = row.get(field) if isinstance(row, dict) else None
+        if not isinstance(value, kind) or not (value.strip() if isinstance(value, str) else value):
+            raise no_good(where, field, fields)
+    return row
+
+
+def no_good(where: str, field: str, fields: Mapping[str, type]) -> PipelineError:
+    """The error of a row whose `field` is not as it should be."""
+    return PipelineError(f"{where}: no good {field!r}; expected {_shape(fields)}")
+
+
+def _shape(fields: Mapping[str, type]) -> str:
+    return "{" + ", ".join(f"{field}: {kind.__name__}" for field, kind in fields.items()) + "}"
+
+
+def hub_rows(source: HubSplits, split: str, key: str) -> Any:
+    """The rows of a split on the hub. Raises PipelineError if they cannot be had."""
+    import datasets  # takes two seconds
+
+    try:
+        return datasets.load_dataset(
+            source.name, source.config, split=split, revision=source.revision
+        )
+    except Exception as error:  # the hub's client raises of all kinds
+        reason = " ".join(str(error).split())
+        raise PipelineError(f"{key}: cannot load {source.name}: {reason}") from error

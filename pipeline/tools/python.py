@@ -1,0 +1,117 @@
+"""A python interpreter in a sandbox: what a program prints is the answer.
+
+Programs run in pydantic-monty, an interpreter of its own that has neither files nor a network, in worker
+processes with limits on time, memory, recursion and output. It knows a part of Python only.
+"""
+
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+from pydantic_monty import Monty, MontyCrashedError, MontyError, OSPolicy, ResourceLimits
+
+from pipeline.tools import BatchTool, ToolError, ToolResponse
+
+MODULES = [
+    "collections",
+    "datetime",
+    "decimal",
+    "functools",
+    "itertools",
+    "json",
+    "math",
+    "random",
+    "re",
+    "time",
+    "typing",
+]
+"""The modules that a program may find useful; there is no other but a few that get it nowhere."""
+
+GRACE = 0.25
+"""Seconds after its time limit at which a worker that does not stop by itself is killed."""
+
+# The same program prints the same, whenever it runs; and no call waits.
+_POLICY: OSPolicy = {
+    "datetime": datetime(2000, 1, 1),
+    "sleep": "zero",
+    "random_start": {"seed": 0},
+}
+
+
+class PythonInterpreter(BatchTool):
+    """Runs programs, several side by side; each starts from nothing.
+
+    Args:
+        time_limit: seconds that a program may take.
+        memory_limit: MiB that it may use.
+        recursion_limit: how deep its calls may nest.
+        output_limit: how many characters it may print.
+        workers: how many programs run at once.
+
+    A call raises ToolError, with the last line of the traceback, if the program fails; also if it
+    breaks a limit or prints nothing.
+    """
+
+    def __init__(
+        self,
+        time_limit: float = 1.0,
+        memory_limit: int = 64,
+        recursion_limit: int = 200,
+        output_limit: int = 1000,
+        workers: int = 2,
+    ) -> None:
+        self.time_limit = time_limit
+        self.output_limit = output_limit
+        self._limits: ResourceLimits = {
+            "max_feed_duration_secs": time_limit,
+            "max_memory": memory_limit * 2**20,
+            "max_recursion_depth": recursion_limit,
+        }
+        self._pool = Monty(max_processes=workers, feed_duration_limit_grace=GRACE)
+        self._pool.__enter__()
+        self._threads = ThreadPoolExecutor(workers)
+        weakref.finalize(self, _close, self._pool, self._threads)
+
+    def batch(self, arguments: Sequence[str]) -> list[ToolResponse | ToolError]:
+        return list(self._threads.map(self._run, arguments))
+
+    def _run(self, program: str) -> ToolResponse | ToolError:
+        printed = ""
+
+        def collect(stream: str, text: str) -> None:
+            nonlocal printed
+            printed = (printed + text).lstrip()[: self.output_limit + 1]
+            if len(printed.rstrip()) > self.output_limit:
+                raise OverflowError  # stops the program
+
+        try:
+            with self._pool.checkout(limits=self._limits, os_policy=_POLICY) as session:
+                # The None is the program's value, which is of no interest and may be large.
+                session.feed_run(program + "\nNone", print_callback=collect)
+        except MontyError as error:
+            if len(printed.rstrip()) > self.output_limit:
+                return ToolError(f"the program printed more than {self.output_limit} characters")
+            return ToolError(self._last_line(error)[: self.output_limit])
+        text = printed.rstrip()
+        return ToolResponse(text) if text else ToolError("the program printed nothing")
+
+    def _last_line(self, error: Any) -> str:
+        """The end of the error's traceback, made plain where it is the sandbox's doing."""
+        if isinstance(error, MontyCrashedError):
+            if error.timed_out:
+                return f"TimeoutError: the program took longer than {self.time_limit:g} s"
+            return "MemoryError: the program crashed the interpreter"
+        kind = type(error.exception())
+        line = " ".join(error.display(format="type-msg").split())
+        if line.startswith("TimeoutError: feed time limit exceeded"):
+            return f"TimeoutError: the program took longer than {self.time_limit:g} s"
+        if kind is ModuleNotFoundError:
+            return f"{line}; there is only {', '.join(MODULES)}"
+        return line
+
+
+def _close(pool: Monty, threads: ThreadPoolExecutor) -> None:
+    threads.shutdown(wait=False, cancel_futures=True)  # it may be one of them that closes
+    pool.__exit__(None, None, None)
