@@ -15,6 +15,8 @@ from pipeline import models
 from tests.project_copy import copy_project, git, set_params
 from tests.tiny import make_model, make_tokenizer
 
+pytestmark = pytest.mark.timeout(600)  # of which two minutes are the fixture's, on two idle cores
+
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 TASKS = ("arithmetic", "triviaqa", "gsm8k")
 STAGES = (
@@ -299,7 +301,7 @@ def test_a_corrupt_table_leaves_the_last_good_report(project):
 def test_experiments_can_be_run_and_compared(project):
     run(project, "git", "add", "-A")
     git(project, "commit", "-qm", "results")
-    changes = ("-S", "seeds=[1,2]", "-S", "ppo.cliprange=0.3")
+    changes = ("-S", "tasks=[arithmetic]", "-S", "seeds=[1,2]", "-S", "ppo.cliprange=0.3")
     run(project, "dvc", "exp", "run", "--name", "two", *changes)
     shown = run(project, "dvc", "exp", "show", "--csv", "--only-changed")
     assert "two" in shown
@@ -310,7 +312,7 @@ def test_experiments_can_be_run_and_compared(project):
     metrics = json.loads((project / "reports/metrics.json").read_text())
     assert metrics["arithmetic"]["after"]["sampled"]["n"] == 8
     curves = pd.read_csv(project / "reports/curves.csv")
-    assert set(curves["run"]) == {f"{task}-{seed}" for task in TASKS for seed in (1, 2)}
+    assert set(curves["run"]) == {"arithmetic-1", "arithmetic-2"}
     # A seed decides what is played and how: the two runs differ.
     by_run = curves.groupby("run")["objective/logprobs"].apply(list)
     assert by_run["arithmetic-1"] != by_run["arithmetic-2"]
