@@ -14,7 +14,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export DVC_NO_ANALYTICS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: repro test smoke bench lint format lock check clean
+.PHONY: repro test smoke compare bench lint format lock check clean
 
 repro: check  ## the whole pipeline, from the model to the report
 	@test -e .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
@@ -35,6 +35,10 @@ smoke: .venv/installed  ## the whole graph with a few steps, in a copy
 
 test: .venv/installed
 	pytest $(ARGS)
+
+compare: .venv/installed  ## two runs side by side; A and B: revisions, experiments or "workspace"
+	@test -n "$(A)" || { echo "error: say which run: make compare A=<revision or experiment>" >&2; exit 1; }
+	python -m stages.compare "$(A)" "$(or $(B),workspace)"
 
 bench: .venv/installed  ## how fast the tools are; ARGS: a corpus and questions (benchmarks/search.py)
 	python -m benchmarks.python

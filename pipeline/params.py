@@ -41,6 +41,7 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid")
     tasks: Annotated[list[str], Field(min_length=1)]
     seeds: Annotated[list[Annotated[StrictInt, Field(ge=0, lt=2**32)]], Field(min_length=1)]
+    tracking: list[str]
     model: ModelSource
     corpus: CorpusSettings
     machine: Machine

@@ -3,14 +3,17 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import transformers
 
 from pipeline.errors import PipelineError
 from pipeline.files import require
+from pipeline.reporting.results import TaskResults, columns_of
+from pipeline.tasks import load_task
 
 PRETRAINED = Path("data/models/pretrained")
 DOCUMENTS = Path("data/wiki/documents.jsonl.gz")
@@ -50,9 +53,57 @@ def training_path(task: str, seed: int) -> Path:
     return Path("data/training") / f"{task}-{seed}"
 
 
+def live_path(task: str, seed: int) -> Path:
+    """Where to watch a training while it runs; no output of the pipeline."""
+    return Path("live") / f"{task}-{seed}"
+
+
 def episodes_path(task: str, when: str) -> Path:
     """`when` is "before", "warm_start" or "after-<seed>"."""
     return Path("data/episodes") / task / f"{when}.parquet"
+
+
+def analysis_path(task: str) -> Path:
+    """The episodes of all models with their labels."""
+    return Path("data/analysis") / f"{task}.parquet"
+
+
+def read_table(path: Path, made_by: str) -> pd.DataFrame:
+    """A Parquet file. Raises PipelineError, naming the stage that makes it, if it cannot be read."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise PipelineError(
+            f"{path} cannot be read as a table ({error}): remove it and run `dvc repro {made_by}`"
+        ) from error
+
+
+def read_results(root: Path, task: str, seeds: Sequence[int]) -> TaskResults:
+    """What the report shows of a task, from the project or a copy of its data in the folder `root`."""
+    made_by = f"analyse@{task}"
+    episodes = read_table(require(root / analysis_path(task), made_by), made_by)
+    columns = columns_of(episodes)
+    if absent := sorted(set(seeds) - set(columns.get("after", {}))):
+        raise PipelineError(
+            f"{root / analysis_path(task)} has no episodes of seed {absent[0]}: "
+            f"run `dvc repro {made_by}`"
+        )
+    runs = {
+        seed: require(root / training_path(task, seed), f"train@{task}-{seed}") for seed in seeds
+    }
+    prompt = require(root / setup_path(task), f"demonstrate@{task}") / "prompt.txt"
+    return TaskResults(
+        name=task,
+        columns={**columns, "after": {seed: columns["after"][seed] for seed in seeds}},
+        curves={"after": {seed: pd.read_csv(run / "curve.csv") for seed, run in runs.items()}},
+        records={
+            "after": {
+                seed: json.loads((run / "record.json").read_text()) for seed, run in runs.items()
+            }
+        },
+        prompt=prompt.read_text(),
+        find=load_task(task).find,
+    )
 
 
 def run_stage(main: Callable[..., None], **arguments: type) -> None:

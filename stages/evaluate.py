@@ -5,7 +5,7 @@ from tqdm import tqdm
 
 from pipeline import models
 from pipeline.evaluation.evaluate import MODES, evaluate
-from pipeline.files import replacing, require
+from pipeline.files import replacing, require, sha256
 from pipeline.params import load_params
 from pipeline.tasks import load_task
 from stages.common import (
@@ -26,6 +26,7 @@ def main(task: str, when: str) -> None:
     params = load_params()
     section = params.task(task)
     problems = read_jsonl(problems_path(task, "test"), f"prepare@{task}")
+    seed = None
     if when == "before":
         folder = require(PRETRAINED, "fetch_model")
     elif when == "warm_start":
@@ -35,7 +36,7 @@ def main(task: str, when: str) -> None:
                 pd.DataFrame().to_parquet(beside)
             return
     else:
-        seed = when.removeprefix("after-")
+        seed = int(when.removeprefix("after-"))
         folder = require(policy_path(task, seed), f"train@{task}-{seed}")
     policy, tokenizer = models.load(folder, params.machine.resolve_device())
     prompt, resources = read_setup(task)
@@ -58,8 +59,15 @@ def main(task: str, when: str) -> None:
             recent = [row["reward"] for row in rows if row["mode"] == batch[0]["mode"]]
             bar.set_postfix_str(f"{batch[0]['mode']} correct {sum(recent) / len(recent):.2f}")
             bar.update(len(batch))
+    source = {
+        "when": when.partition("-")[0],
+        "training_seed": seed,
+        "sampling_seed": params.evaluation.seed,
+        "checkpoint": sha256(folder / models.WEIGHTS_FILE),
+    }
+    table = pd.DataFrame({**source, **row} for row in rows).astype({"training_seed": "Int64"})
     with replacing(episodes_path(task, when)) as beside:
-        pd.DataFrame(rows).to_parquet(beside, index=False)
+        table.to_parquet(beside, index=False)
 
 
 if __name__ == "__main__":

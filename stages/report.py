@@ -1,43 +1,40 @@
-"""Puts metrics, figures and the page together from what training and evaluation left."""
+"""Puts metrics, figures and the page together from what training and the analysis left."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 
-from pipeline.errors import PipelineError
-from pipeline.files import replacing, require
+from pipeline.evaluation.evaluate import MODES
+from pipeline.files import replacing
 from pipeline.params import load_params
-from pipeline.reporting.figures import correct_rates, episode_picture, learning_curves
-from pipeline.reporting.report import COLUMNS, TaskResults, render
-from stages.common import REPORTS, episodes_path, run_stage, training_path
+from pipeline.reporting.figures import episode_picture
+from pipeline.reporting.report import COLUMNS, figures, render
+from pipeline.reporting.results import TaskResults
+from stages.common import REPORTS, read_results, run_stage
 
 
 def main() -> None:
-    """Writes reports/metrics.json, curves.csv, figures and index.html."""
+    """Writes reports/metrics.json, curves.csv, labels.csv, rates.csv, figures and index.html."""
     params = load_params()
-    results = [_read(task, params.seeds) for task in params.tasks]
+    results = [read_results(Path(), task, params.seeds) for task in params.tasks]
     metrics = {result.name: result.metrics() for result in results}
-    curves = pd.concat(
-        curve.assign(run=f"{result.name}-{seed}")
-        for result in results
-        for seed, curve in result.curves.items()
-    )
-    drawn = {result.name: learning_curves(result.curves) for result in results}
-    overview = correct_rates(metrics, COLUMNS)
-    page = render(results, overview, drawn)
-    curve_files = {f"{name}-curve": svg for name, svg in drawn.items()}
-    pictures = {"rates": overview, **curve_files, **_episodes(results)}
+    drawn = figures(results, COLUMNS)
+    tables = {"curves": _curves(results), "labels": _labels(results), "rates": _rates(metrics)}
+    page = render(results, COLUMNS, drawn)
     # Everything is computed before anything is replaced.
     with (
         replacing(REPORTS / "metrics.json") as new_metrics,
-        replacing(REPORTS / "curves.csv") as new_curves,
+        replacing(REPORTS / "tables") as new_tables,
         replacing(REPORTS / "figures") as new_figures,
         replacing(REPORTS / "index.html") as new_page,
     ):
         new_metrics.write_text(json.dumps(metrics, indent=2) + "\n")
-        curves.to_csv(new_curves, index=False)
+        new_tables.mkdir()
+        for name, table in tables.items():
+            table.to_csv(new_tables / f"{name}.csv", index=False, float_format="%.6g")
         new_figures.mkdir()
-        for name, svg in pictures.items():
+        for name, svg in {**drawn, **_episodes(results)}.items():
             (new_figures / f"{name}.svg").write_text(svg)
         new_page.write_text(page)
     for task, columns in metrics.items():
@@ -50,50 +47,54 @@ def main() -> None:
             print(f"{task}, {row}: correct {rates} (n = {after['n']})")
 
 
+def _curves(results: list[TaskResults]) -> pd.DataFrame:
+    """All trainings' statistics, one below the other."""
+    return pd.concat(
+        curve.assign(run=f"{result.name}-{seed}")
+        for result in results
+        for seed, curve in result.curves["after"].items()
+    )
+
+
+def _labels(results: list[TaskResults]) -> pd.DataFrame:
+    """The share of episodes that have a label, by task, mode and model."""
+    return pd.DataFrame(
+        {
+            "task": result.name,
+            "mode": mode,
+            "model": COLUMNS[str(column)],
+            "label": label,
+            "share": share,
+        }
+        for result in results
+        for mode in MODES
+        for column, shares in result.label_shares(mode).items()
+        for label, share in shares.items()
+    )
+
+
+def _rates(metrics: dict) -> pd.DataFrame:
+    """Correct rates, by task, row of the report and model."""
+    return pd.DataFrame(
+        {"task": task, "row": row, "model": COLUMNS[column], **rate}
+        for task, columns in metrics.items()
+        for column, rows in columns.items()
+        for row, rate in rows.items()
+    )
+
+
 def _episodes(results: list[TaskResults]) -> dict[str, str]:
     """Pictures by name: an episode of each task before and after training, one that it fixed."""
     pictures = {}
     for result in results:
-        for pair in result.examples()["fixed"][:1]:
-            for when in ("before", "after"):
-                parts = [(s["author"], s["text"]) for s in pair[when]["segments"]]
-                parts.insert(0, ("prompt", f"{pair['question']}\n"))
-                parts.append(("reward", f"\nReward: {pair[when]['reward']:g}"))
-                pictures[f"{result.name}-{when}"] = episode_picture(parts, f"{when} PPO")
+        for pair in result.shown_pairs():
+            if pair["change"] == "fixed" and f"{result.name}-before" not in pictures:
+                for when, side in (("before", "first"), ("after", "second")):
+                    parts = [(s["author"], s["text"]) for s in pair[side]["segments"]]
+                    parts.insert(0, ("prompt", f"{pair[side]['question']}\n"))
+                    parts.append(("reward", f"\nReward: {pair[side]['reward']:g}"))
+                    pictures[f"{result.name}-{when}"] = episode_picture(parts, f"{when} PPO")
     return pictures
-
-
-def _read(task: str, seeds: list[int]) -> TaskResults:
-    runs = {seed: require(training_path(task, seed), f"train@{task}-{seed}") for seed in seeds}
-    records = {seed: json.loads((run / "record.json").read_text()) for seed, run in runs.items()}
-    warmed = records[seeds[0]][task]["warm_start"]["steps"] > 0
-    return TaskResults(
-        name=task,
-        before=_read_episodes(task, "before", f"evaluate_before@{task}"),
-        warm_start=(
-            _read_episodes(task, "warm_start", f"evaluate_warm_start@{task}") if warmed else None
-        ),
-        after={
-            seed: _read_episodes(task, f"after-{seed}", f"evaluate_after@{task}-{seed}")
-            for seed in seeds
-        },
-        curves={seed: pd.read_csv(run / "curve.csv") for seed, run in runs.items()},
-        records=records,
-    )
-
-
-def _read_episodes(task: str, when: str, made_by: str) -> pd.DataFrame:
-    path = episodes_path(task, when)
-    try:
-        table = pd.read_parquet(require(path, made_by))
-    except (OSError, ValueError) as error:
-        raise PipelineError(
-            f"{path} cannot be read as a table of episodes ({error}): "
-            f"remove it and run `dvc repro {made_by}`"
-        ) from error
-    if table.empty:
-        raise PipelineError(f"{path} holds no episodes: run `dvc repro --force {made_by}`")
-    return table
 
 
 if __name__ == "__main__":

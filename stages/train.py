@@ -11,8 +11,10 @@ from pipeline import models, training
 from pipeline.files import replacing, require, sha256
 from pipeline.params import load_params
 from pipeline.tasks import load_task
+from pipeline.tracking import tracking
 from stages.common import (
     PRETRAINED,
+    live_path,
     policy_path,
     problems_path,
     read_jsonl,
@@ -77,10 +79,12 @@ def main(task: str, seed: int) -> None:
     with (
         replacing(policy_path(task, seed)) as new_policy,
         replacing(training_path(task, seed)) as new_training,
+        tracking(params.tracking, f"{task}-{seed}", live_path(task, seed), record) as log,
         tqdm(steps, f"train {task}, seed {seed}", section.train.steps, unit="step") as bar,
     ):
         for stats in bar:
             curve.append(stats)
+            log(stats, int(stats["step"]))
             bar.set_postfix_str(
                 f"reward {stats['env/reward_mean']:.2f}, KL {stats['objective/kl']:.2f}"
             )

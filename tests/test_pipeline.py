@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import models
+from pipeline.evaluation.labels import Label
 from tests.project_copy import copy_project, git, set_params
 from tests.tiny import make_model, make_tokenizer
 
@@ -33,6 +34,7 @@ STAGES = (
             "evaluate_before",
             "warm_start",
             "evaluate_warm_start",
+            "analyse",
         )
     ),
     *(f"{stage}@{task}-1" for task in TASKS for stage in ("train", "evaluate_after")),
@@ -127,7 +129,7 @@ def test_all_stages_run_and_are_recorded(project):
                 rate = modes[mode]
                 assert set(rate) == {"correct_rate", "low", "high", "n"} | measures.get(task, set())
                 assert rate["n"] == 4
-    curves = pd.read_csv(project / "reports/curves.csv")
+    curves = pd.read_csv(project / "reports/tables/curves.csv")
     assert curves["episodes"].tolist() == [4, 8] * 3
     assert curves["run"].tolist() == [f"{task}-1" for task in TASKS for _ in range(2)]
     assert {"env/reward_mean", "objective/kl"} <= set(curves.columns)
@@ -194,6 +196,7 @@ def test_another_corpus_reruns_the_index_and_what_follows_but_not_arithmetic(pro
         "evaluate_before@triviaqa",
         "evaluate_warm_start@triviaqa",
         "evaluate_after@triviaqa-1",
+        "analyse@triviaqa",
         "train@triviaqa-1",
         "warm_start@triviaqa",
     }
@@ -278,24 +281,66 @@ def test_a_stage_run_before_its_inputs_exist(project, tmp_path):
     copy_project(tmp_path / "copy", {}, share_cache=False)
     for arguments, missing in (
         (("stages.train", "arithmetic", "1"), "prepare@arithmetic"),
-        (("stages.report",), "train@arithmetic-1"),
+        (("stages.analyse", "arithmetic"), "evaluate_before@arithmetic"),
+        (("stages.report",), "analyse@arithmetic"),
     ):
         printed = run(tmp_path / "copy", "python", "-m", *arguments, status=1)
         assert f"run `dvc repro {missing}` first" in printed
         assert len(printed.strip().splitlines()) == 1
 
 
-def test_a_corrupt_table_leaves_the_last_good_report(project):
-    table = project / "data/episodes/arithmetic/before.parquet"
-    content, report = table.read_bytes(), (project / "reports/index.html").read_text()
-    table.unlink()  # the file is linked to the cache: write a new one
+@pytest.mark.parametrize(
+    ("table", "stage", "made_by"),
+    [
+        ("data/episodes/arithmetic/before.parquet", ("analyse", "arithmetic"), "evaluate_before@"),
+        ("data/analysis/arithmetic.parquet", ("report",), "analyse@arithmetic"),
+    ],
+)
+def test_a_corrupt_table_leaves_the_last_good_report(project, table, stage, made_by):
+    path, kept = project / table, (project / "data/analysis/arithmetic.parquet").read_bytes()
+    content, report = path.read_bytes(), (project / "reports/index.html").read_text()
+    path.unlink()  # the file is linked to the cache: write a new one
     try:
-        table.write_bytes(b"PAR1 nonsense")
-        printed = run(project, "python", "-m", "stages.report", status=1)
+        path.write_bytes(b"PAR1 nonsense")
+        printed = run(project, "python", "-m", f"stages.{stage[0]}", *stage[1:], status=1)
+        if stage[0] == "analyse":
+            assert (project / "data/analysis/arithmetic.parquet").read_bytes() == kept
     finally:
-        table.write_bytes(content)
-    assert printed.startswith("error: data/episodes/arithmetic/before.parquet cannot be read")
+        path.write_bytes(content)
+    assert printed.startswith(f"error: {table} cannot be read as a table")
+    assert f"run `dvc repro {made_by}" in printed
     assert (project / "reports/index.html").read_text() == report
+
+
+def test_an_empty_table_is_no_result(project):
+    path = project / "data/episodes/arithmetic/before.parquet"
+    content = path.read_bytes()
+    path.unlink()
+    try:
+        pd.DataFrame().to_parquet(path)
+        printed = run(project, "python", "-m", "stages.analyse", "arithmetic", status=1)
+    finally:
+        path.write_bytes(content)
+    assert "before.parquet holds no episodes: run `dvc repro --force evaluate_before@" in printed
+
+
+def test_every_episode_has_a_label_and_says_where_it_comes_from(project):
+    for task in TASKS:
+        table = pd.read_parquet(project / f"data/analysis/{task}.parquet")
+        models = {"arithmetic": 2}.get(task, 3)
+        problems = 7 if task == "gsm8k" else 4
+        assert len(table) == models * 2 * problems
+        assert set(table["label"]) <= set(Label)
+        assert table["checkpoint"].nunique() == models
+        assert set(table["training_seed"].dropna()) == {1}
+        assert (
+            table["label"].isin(["correct", "correct without the tool"]) == table["reward"]
+        ).all()
+        parts = table["segments"].map(lambda parts: sum(part["tokens"] for part in parts))
+        assert (parts == table["model_tokens"] + table["tool_tokens"]).all()
+        labels = pd.read_csv(project / "reports/tables/labels.csv")
+        shares = labels[labels["task"] == task].groupby(["mode", "model"])["share"].sum()
+        assert shares.tolist() == pytest.approx([1.0] * 2 * models, abs=1e-5)
 
 
 def test_experiments_can_be_run_and_compared(project):
@@ -309,9 +354,20 @@ def test_experiments_can_be_run_and_compared(project):
     assert "ppo.cliprange" in run(project, "dvc", "params", "diff")
     assert "arithmetic.after.sampled.n" in run(project, "dvc", "metrics", "diff")
     assert "index.html" in run(project, "dvc", "plots", "diff")
+    printed = run(project, "python", "-m", "stages.compare", "HEAD", "two")
+    assert "arithmetic, sampled: two less HEAD" in printed
+    page = (project / "reports/comparison.html").read_text()
+    assert "<th>ppo.cliprange</th><td>0.2</td><td>0.3</td>" in page
+    (project / "reports/comparison.html").unlink()
+    printed = run(project, "python", "-m", "stages.compare", "nonsense", "workspace", status=1)
+    assert "error: cannot read the results of 'nonsense'" in printed
+    assert not (project / "reports/comparison.html").exists()
+    assert (
+        run(project, "python", "-m", "stages.compare", "two", "workspace").count("+0.0 points") == 2
+    )
     metrics = json.loads((project / "reports/metrics.json").read_text())
     assert metrics["arithmetic"]["after"]["sampled"]["n"] == 8
-    curves = pd.read_csv(project / "reports/curves.csv")
+    curves = pd.read_csv(project / "reports/tables/curves.csv")
     assert set(curves["run"]) == {"arithmetic-1", "arithmetic-2"}
     # A seed decides what is played and how: the two runs differ.
     by_run = curves.groupby("run")["objective/logprobs"].apply(list)

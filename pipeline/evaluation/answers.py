@@ -15,6 +15,7 @@ floats."""
 
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}‘’´`“”]")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_WORD = re.compile(rf"[^\s{re.escape(string.punctuation)}‘’´`“”]+")
 _NUMBER = re.compile(r"(?:[+-]?\$?|\$[+-])(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:e[+-]?\d{1,2})?")
 
 
@@ -28,10 +29,26 @@ def normalize(text: str) -> str:
     return " ".join(words.split())
 
 
+def find(text: str, answers: Sequence[str]) -> tuple[int, int] | None:
+    """Where a normalized answer first stands in the text as whole words: (start, end) in characters."""
+    words = [
+        (word, match.start(), match.end())
+        for match in _WORD.finditer(text)
+        for word in normalize(match.group()).split()  # none where it is an article
+    ]
+    plain = [word for word, _, _ in words]
+    wanted = [answer.split() for answer in map(normalize, answers) if answer]
+    for first in range(len(words)):
+        for answer in wanted:
+            last = first + len(answer)
+            if plain[first:last] == answer:
+                return words[first][1], words[last - 1][2]
+    return None
+
+
 def contains(text: str, answers: Sequence[str]) -> float:
     """1 if a normalized answer stands in the normalized text as whole words, else 0."""
-    padded = f" {normalize(text)} "
-    return float(any(f" {answer} " in padded for answer in map(normalize, answers) if answer))
+    return float(find(text, answers) is not None)
 
 
 def contains_early(text: str, answers: Sequence[str]) -> float:

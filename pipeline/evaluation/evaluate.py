@@ -66,9 +66,13 @@ def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[
         **task.measures(history.answer_text, problem),
         "end_reason": str(history.end_reason),
         "tool_calls": len(history.calls),
+        "query_tokens": len(history.segments[0].tokens),
         "model_tokens": sum(len(s.tokens) for s in written if not s.system),
         "tool_tokens": sum(len(s.tokens) for s in written if s.system),
-        "segments": [{"author": author, "text": text} for author, text in history.authored()[1:]],
+        "segments": [
+            {"author": author, "text": text, "tokens": len(segment.tokens)}
+            for (author, text), segment in zip(history.authored()[1:], written, strict=True)
+        ],
         "calls": [
             {
                 "tool": call.tool,

@@ -9,10 +9,14 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from rich.console import Console
+from scipy import stats
 
 from pipeline.environment.history import coloured_text
+from pipeline.evaluation.labels import Label
+from pipeline.evaluation.metrics import CONFIDENCE
 
 CURVES = {
     "env/reward_mean": "mean reward of a step's episodes",
@@ -20,43 +24,143 @@ CURVES = {
 }
 
 STYLE: Any = {"svg.hashsalt": "learning-tools", "svg.fonttype": "none", "font.size": 10}
-COLOURS = {"before": "#9aa5ae", "warm_start": "#e08a2e", "after": "#1f6fb2"}
+LINES = ("#1f6fb2", "#e08a2e")
+COLOURS = {
+    "before": "#9aa5ae",
+    "warm_start": LINES[1],
+    "after": LINES[0],
+    "first": LINES[1],  # of a comparison
+    "second": LINES[0],
+}
+LABEL_COLOURS = {
+    Label.CORRECT: "#7cc48d",
+    Label.CORRECT_WITHOUT_TOOL: "#c4e3b5",
+    Label.NO_CALL: "#d5dbe0",
+    Label.MALFORMED_CALL: "#b4bec7",
+    Label.UNKNOWN_TOOL: "#939fa9",
+    Label.TOOL_ERROR: "#c9b79c",
+    Label.SYNTAX_ERROR: "#b99cc9",
+    Label.RUNTIME_ERROR: "#d7b8e3",
+    Label.TIME_OUT: "#8f78b0",
+    Label.BAD_SEARCH: "#f2a65e",
+    Label.WRONG_NUMBER: "#f2c75e",
+    Label.OVERLONG_RESPONSE: "#8cc3e8",
+    Label.NO_SUBMIT: "#f2b8b5",
+    Label.MISREAD: "#e57f7a",
+    Label.MISREPORTED: "#d4605a",
+}
 
 NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
-def learning_curves(curves: Mapping[int, pd.DataFrame]) -> str:
-    """Reward and KL against steps and episodes: a line for each seed, and their mean if several.
+def learning_curves(curves: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
+    """Reward and KL against steps and episodes: a line for each seed, and where there are several
+    their mean with the 95% interval of it.
 
     Args:
-        curves: for each seed its training's statistics, one row a step.
+        curves: for each title (a single one has none to show) and seed a training's statistics, one
+            row a step.
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(CURVES), figsize=(9, 3.2), layout="constrained")
         for axis, (column, label) in zip(axes, CURVES.items()):
-            for seed, curve in curves.items():
-                axis.plot(
-                    curve["step"],
-                    curve[column],
-                    marker="o" if len(curves) == 1 else None,
-                    markersize=4,
-                    color="#1f6fb2",
-                    alpha=1 if len(curves) == 1 else 0.35,
-                    label=f"seed {seed}",
+            for colour, (title, seeds) in zip(LINES, curves.items()):
+                _lines(
+                    axis,
+                    [curve.set_index("step")[column] for curve in seeds.values()],
+                    colour,
+                    title,
                 )
-            if len(curves) > 1:
-                mean = pd.concat(curves.values()).groupby("step")[column].mean()
-                axis.plot(mean.index, mean, color="#12344d", linewidth=2, label="mean")
             axis.set_xlabel("step")
             axis.set_title(label, fontsize=10)
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
-            per_step = next(iter(curves.values()))["episodes"].iloc[0]
+            per_step = next(iter(next(iter(curves.values())).values()))["episodes"].iloc[0]
             top = axis.secondary_xaxis(
                 -0.28, functions=(lambda x, n=per_step: x * n, lambda x, n=per_step: x / n)
             )
             top.set_xlabel("episodes")
         axes[0].set_ylim(0, 1.02)
+        if len(curves) > 1:
+            axes[0].legend(frameon=False)
+        return _svg(figure)
+
+
+def _lines(axis: Any, seeds: Sequence[pd.Series], colour: str, title: str) -> None:
+    """Values by step, of one or several seeds."""
+    if len(seeds) == 1:
+        axis.plot(seeds[0].index, seeds[0], marker="o", markersize=4, color=colour, label=title)
+        return
+    for values in seeds:
+        axis.plot(values.index, values, color=colour, alpha=0.35, linewidth=1)
+    together = pd.concat(seeds, axis=1)
+    mean = together.mean(axis=1)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1) * together.sem(axis=1)
+    axis.plot(mean.index, mean, color=colour, linewidth=2.2, label=title)
+    axis.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
+
+
+def label_shares(shares: pd.DataFrame, titles: Mapping[str, str]) -> str:
+    """What became of the episodes: a bar for each column, divided by labels.
+
+    Args:
+        shares: a row for each label, a column for each column of the report; see `TaskResults`.
+        titles: the columns' titles.
+    """
+    with plt.rc_context(STYLE):
+        height = 1.3 + 0.34 * len(shares.columns)
+        figure, axis = plt.subplots(figsize=(9, height), layout="constrained")
+        for place, column in enumerate(shares.columns):
+            left = 0.0
+            for label, share in shares[column].items():
+                colour = LABEL_COLOURS[Label(str(label))]
+                name = label if place == 0 else None
+                axis.barh(place, share, left=left, height=0.7, color=colour, label=name)
+                if share >= 0.04:
+                    middle = left + share / 2
+                    axis.text(
+                        middle, place, f"{100 * share:.0f}", ha="center", va="center", fontsize=8
+                    )
+                left += share
+        axis.set_yticks(range(len(shares.columns)), [titles[column] for column in shares.columns])
+        axis.invert_yaxis()
+        axis.set_xlim(0, 1)
+        axis.set_xlabel("share of episodes")
+        axis.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8)
+        return _svg(figure)
+
+
+def lengths(columns: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> str:
+    """How many tokens the model and the tools wrote in an episode: a histogram for each column.
+
+    Args:
+        columns: the episodes of each column of the report.
+        titles: the columns' titles.
+    """
+    parts = {"model_tokens": "the model's tokens", "tool_tokens": "the tools' tokens"}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained")
+        for axis, (part, label) in zip(axes, parts.items()):
+            longest = max(int(table[part].max()) for table in columns.values())
+            bins = np.linspace(-0.5, longest + 0.5, min(longest + 2, 41))
+            for column, table in columns.items():
+                weights = np.full(len(table), 1 / len(table))
+                axis.hist(
+                    table[part],
+                    bins=bins,
+                    weights=weights,
+                    histtype="step",
+                    linewidth=1.6,
+                    color=COLOURS[column],
+                    label=titles[column],
+                )
+            axis.set_xlabel(f"{label} in an episode")
+            axis.spines[["top", "right"]].set_visible(False)
+        axes[0].set_ylabel("share of episodes")
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False
+        )
         return _svg(figure)
 
 
@@ -67,10 +171,12 @@ def correct_rates(
     """Correct rates with their intervals, a line for each task and way of playing.
 
     Args:
-        metrics: rates by task, column ("before", "warm_start", "after") and row, as in metrics.json.
+        metrics: rates by task, column and row, as in metrics.json.
         titles: the columns' titles, by column.
     """
-    lines = [(task, row) for task, columns in metrics.items() for row in columns["after"]]
+    lines = [
+        (task, row) for task, columns in metrics.items() for row in next(iter(columns.values()))
+    ]
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(9, 0.6 + 0.32 * len(lines)), layout="constrained")
         for column, title in titles.items():

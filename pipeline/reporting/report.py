@@ -2,8 +2,7 @@
 
 import hashlib
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,76 +11,50 @@ import pandas as pd
 from markupsafe import Markup
 
 from pipeline.environment.history import STYLES
-from pipeline.evaluation.metrics import rates
-
-MEASURES = {
-    "first_20_words": "answer in the first 20 words",
-    "exact_match": "exact match",
-    "f1": "F1",
-}
-"""Columns of some tasks' episode tables that are reported beside the correct rate, and their titles."""
+from pipeline.environment.protocol import RESPONSE
+from pipeline.evaluation.evaluate import MODES
+from pipeline.evaluation.labels import Label
+from pipeline.reporting.explanations import DIAGNOSES, EXPLANATIONS
+from pipeline.reporting.figures import correct_rates, label_shares, learning_curves, lengths
+from pipeline.reporting.results import MEASURES, TaskResults
 
 COLUMNS = {"before": "pretrained", "warm_start": "warm start", "after": "after PPO"}
 """The report's columns and their titles."""
 
-SHOWN = 3
-"""How many episodes of a kind the page shows."""
+PRINTED = 1
+"""How many pairs of episodes for each label are printed on paper."""
 
 
-@dataclass(frozen=True)
-class TaskResults:
-    """Everything the report knows of one task."""
-
-    name: str
-    before: pd.DataFrame  # the pretrained model's episodes, as `evaluate` yields them
-    warm_start: pd.DataFrame | None  # the warm-started model's; None if there was no warm start
-    after: Mapping[int, pd.DataFrame]  # by seed, the trained policies' episodes
-    curves: Mapping[int, pd.DataFrame]  # by seed, the training's statistics, one row a step
-    records: Mapping[int, dict[str, Any]]  # by seed, what the training was run with
-
-    def tables(self) -> dict[str, list[pd.DataFrame]]:
-        """The episodes by column: "before", "warm_start" (if there was one) and "after"."""
-        warm = {} if self.warm_start is None else {"warm_start": [self.warm_start]}
-        return {"before": [self.before], **warm, "after": list(self.after.values())}
-
-    def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Correct rates by column, as `tables` names them, and by what `rates` returns."""
-        measures = [name for name in MEASURES if name in self.before]
-        return {column: rates(tables, measures) for column, tables in self.tables().items()}
-
-    @property
-    def start(self) -> tuple[str, pd.DataFrame]:
-        """What PPO started from: the column's name and its episodes."""
-        if self.warm_start is None:
-            return "before", self.before
-        return "warm_start", self.warm_start
-
-    def examples(self) -> dict[str, list[dict[str, Any]]]:
-        """A few sampled episodes: problems that PPO fixed, broke, or left wrong.
-
-        Each has the `question`, the right `answer`, and the episodes `before` and `after` PPO.
-        """
-        after = next(iter(self.after.values()))
-        before, after = (t[t["mode"] == "sampled"].set_index("id") for t in (self.start[1], after))
-        kinds: dict[str, list[dict[str, Any]]] = {"fixed": [], "broken": [], "still wrong": []}
-        for problem in after.index:
-            old, new = before.loc[problem], after.loc[problem]
-            if old["reward"] and new["reward"]:
-                continue
-            kind = "fixed" if new["reward"] else "broken" if old["reward"] else "still wrong"
-            kinds[kind].append(
-                {
-                    "question": new["question"],
-                    "answer": new["answer"],
-                    "before": old.to_dict(),
-                    "after": new.to_dict(),
-                }
-            )
-        return {kind: found[:SHOWN] for kind, found in kinds.items()}
+def figures(results: Sequence[TaskResults], titles: Mapping[str, str]) -> dict[str, str]:
+    """The report's figures as SVG files, by name: `rates`, and `<task>-curve`, `-labels`, `-lengths`."""
+    drawn = {"rates": correct_rates({task.name: task.metrics() for task in results}, titles)}
+    for task in results:
+        drawn[f"{task.name}-curve"] = learning_curves(
+            {titles[column]: seeds for column, seeds in task.curves.items()}
+        )
+        drawn[f"{task.name}-labels"] = label_shares(task.label_shares("sampled"), titles)
+        sampled = {
+            column: pd.concat(tables.values()).query("mode == 'sampled'")
+            for column, tables in task.columns.items()
+        }
+        drawn[f"{task.name}-lengths"] = lengths(sampled, titles)
+    return drawn
 
 
-def render(results: list[TaskResults], overview: str, curves: Mapping[str, str]) -> str:
-    """The page's HTML, with `correct_rates` as `overview` and each task's `learning_curves` by name."""
+def render(
+    results: Sequence[TaskResults],
+    titles: Mapping[str, str],
+    drawn: Mapping[str, str],
+    differences: Mapping[str, tuple[Any, Any]] | None = None,
+) -> str:
+    """The page's HTML.
+
+    Args:
+        results: of the tasks, with the same columns.
+        titles: the columns' titles.
+        drawn: the figures.
+        differences: if the page compares two runs, the params that differ, with the value of each.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -90,14 +63,32 @@ def render(results: list[TaskResults], overview: str, curves: Mapping[str, str])
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
+    environment.filters["points"] = lambda share: f"{100 * share:+.1f}"
     return environment.get_template("report.html").render(
         results=results,
-        titles=COLUMNS,
+        titles=titles,
+        differences=differences,
+        modes=MODES,
         measures=MEASURES,
+        explanations={str(each): texts for each, texts in EXPLANATIONS.items()},
+        wrong=[str(each) for each in Label if not each.right],
+        diagnoses=DIAGNOSES,
+        printed=PRINTED,
+        response_tag=RESPONSE,
+        marked=_marked,
         colours={author: style.rpartition(" ")[2] for author, style in STYLES.items()},
-        overview=Markup(_inline(overview)),
-        figure=lambda task: Markup(_inline(curves[task.name])),
+        figure=lambda name: Markup(_inline(drawn[name])),
     )
+
+
+def _marked(task: TaskResults, row: Mapping[str, Any], text: str) -> Markup:
+    """A tool's text with the answer marked where it stands in it."""
+    plain = text.removesuffix(RESPONSE)
+    span = task.find(plain, row)
+    if span is None:
+        return Markup.escape(text)
+    start, end = span
+    return Markup("{}<mark>{}</mark>{}").format(text[:start], text[start:end], text[end:])
 
 
 def _inline(svg: str) -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.environment import TextEnvironment
 from pipeline.environment.environment import Tool
 from pipeline.errors import PipelineError
+from pipeline.search.process import Searcher
 
 Problem = dict[str, Any]
 """One row of a task set, JSON-able: at least `id`, `question` and `answer`."""
@@ -70,6 +71,9 @@ class Task(ABC):
     packages: ClassVar[Sequence[str]] = ()
     """Packages whose versions likewise decide what the task's tools answer."""
 
+    computes: ClassVar[bool] = True
+    """Whether the tools compute answers, or look them up: the error analysis has words for each."""
+
     @abstractmethod
     def problems(self, data: Any) -> dict[str, list[Problem]]:
         """The task sets by split, "train" and "test", with no problem in both.
@@ -109,6 +113,17 @@ class Task(ABC):
     def measures(self, answer_text: str, problem: Problem) -> dict[str, float]:
         """Further measures of an answer, by name, for evaluation only; each from 0 to 1."""
         return {}
+
+    @abstractmethod
+    def find(self, text: str, problem: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Where a tool's text has the answer, (start, end) in characters; None if nowhere.
+
+        For the error analysis, which hands over the row of an episode as the problem.
+        """
+
+    def searcher(self, tools: Mapping[str, Tool]) -> Searcher | None:
+        """What the tools search with, if they do: the error analysis asks it where answers were."""
+        return None
 
     def environment(
         self,

@@ -6,8 +6,9 @@ same kind of problem, prompt and reward for its calculator experiment.
 
 import random
 import re
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -75,6 +76,9 @@ class Arithmetic(Task):
             return 0.0
         result = Fraction(results[-1].replace(",", ""))
         return float(round(result * 100) == Fraction(problem["answer"]) * 100)
+
+    def find(self, text: str, problem: Mapping[str, Any]) -> tuple[int, int] | None:
+        return (0, len(text)) if text == problem["answer"] else None
 
 
 def _number(rng: random.Random) -> str:

@@ -21,6 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation import answers as measure
 from pipeline.search.encyclopaedia import Entity, entities
 from pipeline.search.index import open_index
+from pipeline.search.process import Searcher
 from pipeline.sources import FileSplits, HubSplits, hub_rows, no_good, read_rows
 from pipeline.tasks import Demonstration, Problem, Task
 from pipeline.tools import ToolError
@@ -117,6 +118,7 @@ class TriviaQA(Task):
         "pipeline/sources.py",
         "pipeline/tools/wiki.py",
     )
+    computes = False
 
     def problems(self, data: TriviaData) -> dict[str, list[Problem]]:
         """Problems have `answers`, all that count as right, and `answer`, the first of them.
@@ -179,6 +181,13 @@ class TriviaQA(Task):
             "exact_match": measure.exact_match(result, answers),
             "f1": measure.f1(result, answers),
         }
+
+    def find(self, text: str, problem: Mapping[str, Any]) -> tuple[int, int] | None:
+        return measure.find(text, problem["answers"])
+
+    def searcher(self, tools: Mapping[str, Tool]) -> Searcher:
+        wiki: Any = tools[TOOL_NAME]
+        return wiki.searcher
 
 
 def _result(answer_text: str) -> str:

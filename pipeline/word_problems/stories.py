@@ -1,7 +1,7 @@
 """Word problems that the project makes itself: 48 stories, told with ever new names and numbers.
 
 A story is a form: a text with gaps, which numbers fit the gaps, and the steps that solve it. There are
-twelve calculations of one to four steps, each told in four stories. Some stories mention a number that has
+six calculations of one to four steps, each told in eight stories. Some stories mention a number that has
 nothing to do with the question.
 """
 
@@ -19,8 +19,8 @@ Role = Literal["demonstrated", "trained", "unseen"]
 """Demonstrated stories are told in demonstrations, training and test; trained ones in training and test;
 unseen ones in the test only."""
 
-ROLES: tuple[Role, ...] = ("demonstrated", "trained", "trained", "unseen")
-"""The roles of a calculation's four stories."""
+ROLES: tuple[Role, ...] = (*["demonstrated"] * 2, *["trained"] * 4, *["unseen"] * 2)
+"""The roles of a calculation's stories."""
 
 Numbers = tuple[int, int] | str | list[str]
 """What may fill a gap: a whole number from a range, the value of an expression of earlier ones, or a
@@ -33,7 +33,7 @@ class Calculation:
 
     steps: tuple[str, ...]  # assignments with gaps; the last one's value is the answer
     numbers: Mapping[str, Numbers]  # by gap; some gaps occur in one story only
-    stories: tuple[str, str, str, str]
+    stories: tuple[str, ...]  # one for each of ROLES
 
 
 @dataclass(frozen=True)
@@ -133,14 +133,22 @@ BOXES = "bags baskets boxes crates drawers sacks trays"
 CALCULATIONS = (
     Calculation(
         ("left = {a} - {b}",),
-        {"b": (2, 30), "left": (3, 60), "a": "{b}+{left}"},
+        {"b": (2, 30), "left": (3, 60), "a": "{b}+{left}", "age": (18, 70)},
         (
             "{name} has {a} {things}. {She} gives {b} of them to {friend}. How many {things} does"
             " {name} have left?",
-            "{name} has {a} {things}. {She} loses {b} of them on the way home. How many {things} "
-            "does {name} have left?",
             "A shop has {a} {things}. It sells {b} of them in the morning. How many {things} does"
             " the shop have left?",
+            "{name} has {a} {things}. {She} loses {b} of them on the way home. How many {things} "
+            "does {name} have left?",
+            "{name} has {a} {things}. {friend} borrows {b} of them. How many {things} does {name}"
+            " have left?",
+            "A school has {a} {things}. It gives {b} of them to the children. How many {things} "
+            "does the school have left?",
+            "A farmer has {a} {things}. The farmer sells {b} of them at the market. How many "
+            "{things} does the farmer have left?",
+            "{name}, who is {age} years old, has {a} {things}. {She} throws {b} of them away. How "
+            "many {things} does {name} have left?",
             "{name} has a book of {a} pages. {She} has read {b} of them. How many pages does "
             "{name} have left to read?",
         ),
@@ -149,41 +157,22 @@ CALCULATIONS = (
         ("total = {a} * {b}",),
         {"a": (3, 20), "b": (3, 30), "age": (18, 70)},
         (
-            "{name}, who is {age} years old, has {a} {boxes}. In each of them are {b} {things}. "
-            "How many {things} does {name} have in all?",
+            "{name} has {a} {boxes}. In each of them are {b} {things}. How many {things} does "
+            "{name} have in all?",
             "There are {a} {boxes} in a room. In each of them are {b} {things}. How many {things}"
             " are in the room in all?",
+            "{name}, who is {age} years old, finds {a} {boxes}. In each of them are {b} {things}. "
+            "How many {things} does {name} find in all?",
+            "A shop sells {a} {boxes}. In each of them are {b} {things}. How many {things} does "
+            "the shop sell in all?",
+            "A school has {a} rooms. In each of them are {b} {things}. How many {things} does the "
+            "school have in all?",
+            "A farmer has {a} {boxes}. In each of them are {b} {things}. How many {things} does "
+            "the farmer have in all?",
             "A house that is {age} years old has {a} rooms. In each of them are {b} {things}. How"
             " many {things} are in the house in all?",
             "A hall has {a} rows. In each of them are {b} seats. How many seats does the hall "
             "have in all?",
-        ),
-    ),
-    Calculation(
-        ("total = {a} + {b}",),
-        {"a": (5, 90), "b": (5, 90), "cars": (2, 12)},
-        (
-            "{name} found {a} {things} in the morning and {b} in the evening. How many {things} "
-            "did {she} find in all?",
-            "{name} sold {a} {things} on Monday and {b} on Tuesday. How many {things} did {she} "
-            "sell in all?",
-            "{name} has {a} {things} and {friend} has {b}. How many {things} do they have in all?",
-            "A train with {cars} cars carries {a} children and {b} adults. How many people does "
-            "it carry in all?",
-        ),
-    ),
-    Calculation(
-        ("each = {a} / {b}",),
-        {"b": (2, 12), "each": (2, 20), "a": "{b}*{each}", "room": (2, 99)},
-        (
-            "{name} shares {a} {things} equally among {b} children. How many {things} does each "
-            "child get?",
-            "{name} divides {a} {things} equally among {b} {boxes}. How many {things} does each "
-            "{box} get?",
-            "The teacher in room {room} shares {a} {things} equally among {b} groups. How many "
-            "{things} does each group get?",
-            "A farmer with {room} cows divides {a} buckets of oats equally among {b} horses. How "
-            "many buckets does each horse get?",
         ),
     ),
     Calculation(
@@ -199,42 +188,16 @@ CALCULATIONS = (
             "left?",
             "A farmer has ${a}. The farmer buys {b} sheep for ${c} each. How many dollars does "
             "the farmer have left?",
+            "{name} has ${a}. {She} gives {b} children ${c} each. How many dollars does {she} "
+            "have left?",
+            "A hotel has ${a}. It buys {b} beds for ${c} each. How many dollars does it have "
+            "left?",
+            "{name} and {friend} have ${a}. They buy {b} tickets for ${c} each. How many dollars "
+            "do they have left?",
             "A club with {members} members has ${a}. It buys {b} balls for ${c} each. How many "
             "dollars does it have left?",
-        ),
-    ),
-    Calculation(
-        (
-            "part = {a} * {b}",
-            "total = part + {c}",
-        ),
-        {"a": (2, 12), "b": (2, 15), "c": (3, 60), "high": (9, 60)},
-        (
-            "{name} buys {a} {things} for ${b} each and a sofa for ${c}. How many dollars does "
-            "{she} pay in all?",
-            "A school buys {a} chairs for ${b} each and a table for ${c}. How many dollars does "
-            "it pay in all?",
-            "A farmer buys {a} sheep for ${b} each and a goat for ${c}. How many dollars does the"
-            " farmer pay in all?",
-            "A hotel that is {high} meters high buys {a} beds for ${b} each and a piano for ${c}."
-            " How many dollars does it pay in all?",
-        ),
-    ),
-    Calculation(
-        (
-            "left = {a} - {b}",
-            "total = left + {c}",
-        ),
-        {"b": (2, 30), "left": (3, 60), "a": "{b}+{left}", "c": (2, 50)},
-        (
-            "{name} had {a} {things}. {She} lost {b} of them, and then {friend} gave {name} {c} "
-            "more. How many {things} does {name} have now?",
-            "{name} had {a} {things}. {She} sold {b} of them, and then {she} found {c} more. How "
-            "many {things} does {name} have now?",
-            "A shop had {a} {things}. It sold {b} of them, and then it bought {c} more. How many "
-            "{things} does the shop have now?",
-            "A bus had {a} passengers. At a stop {b} of them got off, and then {c} more got on. "
-            "How many passengers does the bus have now?",
+            "{name} has {a} {things}. {She} puts {c} of them into each of {b} {boxes}. How many "
+            "{things} does {she} have left?",
         ),
     ),
     Calculation(
@@ -246,12 +209,20 @@ CALCULATIONS = (
         (
             "{name} has {a} {things} and {b} {others}. {She} shares them all equally among {c} "
             "friends. How many things does each friend get?",
+            "A school has {a} chairs and {b} tables. It shares them all equally among {c} rooms. "
+            "How many things does each room get?",
             "{name} has {a} {things} and {b} {others}. {She} divides them all equally among {c} "
             "{boxes}. How many things does each {box} get?",
             "{name} has ${a} and {friend} has ${b}. They share them all equally among {c} "
             "children. How many dollars does each child get?",
+            "A farmer has {a} sheep and {b} goats. The farmer shares them all equally among {c} "
+            "sons. How many animals does each son get?",
+            "{name} finds {a} {things} and {friend} finds {b}. They share them all equally among "
+            "{c} friends. How many {things} does each friend get?",
             "A trip of {long} kilometers costs ${a} for tickets and ${b} for a room. The cost is "
             "shared equally among {c} people. How many dollars does each person pay?",
+            "A library has {a} old books and {b} new books. It puts them all on {c} shelves, on "
+            "each of them equally many. How many books does each shelf get?",
         ),
     ),
     Calculation(
@@ -260,7 +231,7 @@ CALCULATIONS = (
             "second = {c} * {d}",
             "total = first + second",
         ),
-        {"a": (2, 9), "b": (2, 12), "c": (2, 9), "d": (2, 12)},
+        {"a": (2, 9), "b": (2, 12), "c": (2, 9), "d": (2, 12), "high": (9, 60)},
         (
             "{name} buys {a} {things} for ${b} each and {c} {others} for ${d} each. How many "
             "dollars does {she} pay in all?",
@@ -268,58 +239,16 @@ CALCULATIONS = (
             "dollars does it pay in all?",
             "A farmer buys {a} sheep for ${b} each and {c} goats for ${d} each. How many dollars "
             "does the farmer pay in all?",
+            "{name} sells {a} {things} for ${b} each and {c} {others} for ${d} each. How many "
+            "dollars does {she} get in all?",
+            "A library buys {a} books for ${b} each and {c} lamps for ${d} each. How many dollars"
+            " does it pay in all?",
+            "{name} and {friend} buy {a} {things} for ${b} each and {c} {others} for ${d} each. "
+            "How many dollars do they pay in all?",
+            "A hotel that is {high} meters high buys {a} beds for ${b} each and {c} sofas for "
+            "${d} each. How many dollars does it pay in all?",
             "{name} works {a} hours for ${b} an hour and {c} hours for ${d} an hour. How many "
             "dollars does {she} earn in all?",
-        ),
-    ),
-    Calculation(
-        (
-            "used = {b} * {c}",
-            "left = {a} - used",
-            "rest = left - {d}",
-        ),
-        {
-            "b": (2, 9),
-            "c": (2, 9),
-            "d": (3, 40),
-            "left": (3, 40),
-            "a": "{b}*{c}+{d}+{left}",
-            "members": (12, 40),
-        },
-        (
-            "{name} has ${a}. {She} buys {b} {things} for ${c} each and a coat for ${d}. How many"
-            " dollars does {she} have left?",
-            "A school has ${a}. It buys {b} chairs for ${c} each and a table for ${d}. How many "
-            "dollars does it have left?",
-            "A farmer has ${a}. The farmer buys {b} sheep for ${c} each and a goat for ${d}. How "
-            "many dollars does the farmer have left?",
-            "A club with {members} members has ${a}. It buys {b} balls for ${c} each and a net "
-            "for ${d}. How many dollars does it have left?",
-        ),
-    ),
-    Calculation(
-        (
-            "total = {a} * {b}",
-            "left = total - {c}",
-            "each = left / {d}",
-        ),
-        {
-            "d": ["2", "3", "4", "5"],
-            "q": (2, 4),
-            "b": "{d}*{q}",
-            "a": (3, 9),
-            "e": (1, 5),
-            "c": "{d}*{e}",
-        },
-        (
-            "{name} has {a} {boxes} with {b} {things} each. {She} keeps {c} {things} and shares "
-            "the rest equally among {d} friends. How many {things} does each friend get?",
-            "A shop has {a} {boxes} with {b} {things} each. It sells {c} {things} and shares the "
-            "rest equally among {d} schools. How many {things} does each school get?",
-            "A farmer has {a} fields with {b} sheep each. The farmer keeps {c} sheep and shares "
-            "the rest equally among {d} sons. How many sheep does each son get?",
-            "A library has {a} shelves with {b} books each. It sells {c} books and divides the "
-            "rest equally among {d} rooms. How many books does each room get?",
         ),
     ),
     Calculation(
@@ -345,8 +274,16 @@ CALCULATIONS = (
             "How many dollars does it have left?",
             "A farmer has ${e}. The farmer buys {a} sheep for ${b} each and {c} goats for ${d} "
             "each. How many dollars does the farmer have left?",
+            "A hotel has ${e}. It buys {a} beds for ${b} each and {c} sofas for ${d} each. How "
+            "many dollars does it have left?",
+            "{name} and {friend} have ${e}. They buy {a} {things} for ${b} each and {c} {others} "
+            "for ${d} each. How many dollars do they have left?",
+            "A library has ${e}. It buys {a} books for ${b} each and {c} lamps for ${d} each. How"
+            " many dollars does it have left?",
             "A club with {members} members has ${e}. It buys {a} balls for ${b} each and {c} nets"
             " for ${d} each. How many dollars does it have left?",
+            "A driver has {e} liters of fuel. The driver makes {a} trips with {b} liters each and "
+            "{c} trips with {d} liters each. How many liters does the driver have left?",
         ),
     ),
 )
@@ -354,5 +291,5 @@ CALCULATIONS = (
 STORIES = tuple(
     Story(text, calculation, role)
     for calculation in CALCULATIONS
-    for text, role in zip(calculation.stories, ROLES)
+    for text, role in zip(calculation.stories, ROLES, strict=True)
 )

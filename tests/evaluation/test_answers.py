@@ -5,6 +5,7 @@ from pipeline.evaluation.answers import (
     contains_early,
     exact_match,
     f1,
+    find,
     normalize,
     number,
     numeric_match,
@@ -115,3 +116,21 @@ def test_numeric_match(text, answer, match):
 def test_an_answer_that_is_no_number_is_a_mistake():
     with pytest.raises(ValueError, match="'many' is no number"):
         numeric_match("7", "many")
+
+
+@pytest.mark.parametrize(
+    ("text", "answers", "found"),
+    [
+        ("It was the Beatles, I think.", ["Fab Four", "The Beatles"], "Beatles"),
+        ("He saw U.S.A. coins", ["usa", "U S A"], "U.S"),
+        ("rock_and_roll!", ["Rock 'and' Roll"], "rock_and_roll"),
+        ("Peter Pan, a play", ["Pan the play"], "Pan, a play"),
+        ("Peter Panther", ["Pan"], None),
+        ("Peter", [""], None),
+        ("Peter", [], None),
+        ("İstanbul is big", ["is big"], "is big"),
+    ],
+)
+def test_where_an_answer_stands(text, answers, found):
+    span = find(text, answers)
+    assert (span and text[slice(*span)]) == found

@@ -4,26 +4,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from pipeline.reporting.figures import correct_rates, episode_picture, learning_curves
-from pipeline.reporting.report import COLUMNS, TaskResults, render
-
-
-def episodes(rewards, text="Result=1<submit>"):
-    """A table of one sampled and one greedy episode for each reward."""
-    return pd.DataFrame(
-        {
-            "mode": mode,
-            "subset": "",
-            "id": str(i),
-            "question": f"Question {i}?",
-            "answer": "1",
-            "reward": float(reward),
-            "end_reason": "submitted",
-            "segments": [{"author": "model", "text": text}],
-        }
-        for mode in ("sampled", "greedy")
-        for i, reward in enumerate(rewards)
-    )
+from pipeline.errors import PipelineError
+from pipeline.evaluation.labels import Label
+from pipeline.reporting.explanations import EXPLANATIONS
+from pipeline.reporting.figures import episode_picture
+from pipeline.reporting.report import COLUMNS, figures, render
+from pipeline.reporting.results import PER_CELL, UNTRAINED, TaskResults, columns_of
+from tests.reporting.episodes import episodes
 
 
 @pytest.fixture
@@ -38,17 +25,26 @@ def results():
     )
     return TaskResults(
         name="arithmetic",
-        before=episodes([0, 1, 0, 1], text="<script>alert(1)</script> & more"),
-        warm_start=None,
-        after={1: episodes([1, 0, 0, 1]), 2: episodes([1, 1, 1, 1])},
-        curves={1: curve, 2: curve},
-        records={1: {"ppo": {"lam": 0.95}}, 2: {"ppo": {"lam": 0.95}}},
+        columns={
+            "before": {UNTRAINED: episodes([0, 1, 0, 1], text="<script>alert(1)</script> & more")},
+            "after": {1: episodes([1, 0, 0, 1]), 2: episodes([1, 1, 1, 1])},
+        },
+        curves={"after": {1: curve, 2: curve}},
+        records={"after": {1: {"ppo": {"lam": 0.95}}, 2: {"ppo": {"lam": 0.95}}}},
+        prompt="What is 1+1?",
+        find=lambda text, row: (0, 2) if text.startswith("42") else None,
     )
 
 
-def page_of(results):
-    overview = correct_rates({results.name: results.metrics()}, COLUMNS)
-    return render([results], overview, {results.name: learning_curves(results.curves)})
+def page_of(results, differences=None):
+    return render([results], COLUMNS, figures([results], COLUMNS), differences)
+
+
+def with_column(results, column, table):
+    """The results with one more column before the last."""
+    last = list(results.columns)[-1]
+    columns = {**results.columns, column: {UNTRAINED: table}}
+    return replace(results, columns=columns | {last: columns.pop(last)})
 
 
 def test_rates(results):
@@ -58,26 +54,83 @@ def test_rates(results):
     assert metrics["after"]["greedy"]["n"] == 8
 
 
-def test_examples_are_sorted_by_what_training_did(results):
-    questions = {
-        kind: [pair["question"] for pair in pairs] for kind, pairs in results.examples().items()
+def test_columns_come_from_the_table_by_when_and_seed(results):
+    parts = [
+        table.assign(when=when, training_seed=pd.array([seed or None] * len(table), dtype="Int64"))
+        for when, tables in results.columns.items()
+        for seed, table in tables.items()
+    ]
+    columns = columns_of(pd.concat(parts, ignore_index=True))
+    assert {when: list(tables) for when, tables in columns.items()} == {
+        "before": [UNTRAINED],
+        "after": [1, 2],
     }
-    assert questions == {
-        "fixed": ["Question 0?"],
-        "broken": ["Question 1?"],
-        "still wrong": ["Question 2?"],
-    }
+    assert columns["after"][1]["reward"].tolist() == results.columns["after"][1]["reward"].tolist()
 
 
-def test_with_a_warm_start_there_are_three_columns_and_ppo_is_compared_with_it(results):
-    warm = episodes([1, 0, 0, 0]).assign(f1=0.25)
-    before, after = results.before.assign(f1=0.0), {1: results.after[1].assign(f1=0.75)}
-    warmed = replace(results, before=before, warm_start=warm, after=after)
+def test_the_flow_between_labels_counts_every_pair_of_every_seed(results):
+    flow = results.flow("sampled")
+    assert flow.loc["correct", "correct"] == 3  # problem 3 twice, problem 1 by seed 2
+    assert flow.loc["correct", "wrong number"] == 1
+    assert flow.loc["wrong number", "correct"] == 3
+    assert flow.loc["wrong number", "wrong number"] == 1
+    assert flow.to_numpy().sum() == 8
+
+
+def test_shares_of_labels_add_up_to_one(results):
+    shares = results.label_shares("greedy")
+    assert shares["after"].to_dict() == {"correct": 0.75, "wrong number": 0.25}
+    assert shares.sum().tolist() == [1, 1]
+
+
+def test_the_last_two_columns_are_compared_problem_by_problem(results):
+    # Of seed 1 one better and one worse, of seed 2 two better.
+    compared = results.comparison("sampled")
+    assert (compared.n, compared.only_second, compared.only_first) == (8, 3, 1)
+    warmed = with_column(results, "warm_start", episodes([1, 1, 1, 1]))
+    assert warmed.compared == ("warm_start", "after")
+    assert warmed.comparison("sampled").only_first == 2
+
+
+def test_runs_on_other_problems_cannot_be_compared(results):
+    other = replace(results, columns={**results.columns, "before": {UNTRAINED: episodes([1, 0])}})
+    with pytest.raises(PipelineError, match="test problems are not the same: 4 episodes in common"):
+        other.comparison("sampled")
+
+
+def test_seeds_are_compared_with_themselves(results):
+    first = {2: episodes([0, 0, 0, 0]), 3: episodes([1, 1, 1, 1])}
+    runs = replace(results, columns={"before": first, "after": results.columns["after"]})
+    assert runs.comparison("sampled").only_second == 4
+    strangers = replace(runs, columns={"before": {3: first[3]}, "after": results.columns["after"]})
+    with pytest.raises(PipelineError, match="no seed in common: 3 there and 1, 2 here"):
+        strangers.comparison("sampled")
+
+
+def test_of_each_change_of_label_a_few_episodes_are_shown_the_wrong_ones_first(results):
+    many = 3 * PER_CELL
+    columns = {
+        "before": {UNTRAINED: episodes([0] * many + [1])},
+        "after": {1: episodes([1] * many + [0])},
+    }
+    shown = replace(results, columns=columns).shown_pairs()
+    sampled = [pair for pair in shown if pair["mode"] == "sampled"]
+    assert [pair["change"] for pair in sampled] == ["broken"] + ["fixed"] * PER_CELL
+    assert sampled[0]["second"]["label"] == "wrong number"
+    assert sampled[0]["id"] == str(many)
+
+
+def test_with_a_warm_start_there_are_three_columns(results):
+    warm = with_column(results, "warm_start", episodes([1, 0, 0, 0]))
+    columns = {
+        column: {seed: table.assign(f1=f1) for seed, table in tables.items()}
+        for (column, tables), f1 in zip(warm.columns.items(), (0.0, 0.25, 0.75))
+    }
+    warmed = replace(warm, columns=columns)
     metrics = warmed.metrics()
     assert list(metrics) == ["before", "warm_start", "after"]
     assert metrics["warm_start"]["sampled"]["correct_rate"] == 0.25
     assert [metrics[column]["greedy"]["f1"] for column in metrics] == [0.0, 0.25, 0.75]
-    assert [pair["question"] for pair in warmed.examples()["fixed"]] == ["Question 3?"]
     page = page_of(warmed)
     assert "<th>warm start</th>" in page
     assert "75.0%" in page
@@ -87,8 +140,13 @@ def test_a_subset_of_the_test_has_rows_of_its_own(results):
     def with_subset(table):
         return pd.concat([table, table.assign(subset="unseen", id=table["id"] + "u", reward=1.0)])
 
-    after = {seed: with_subset(table) for seed, table in results.after.items()}
-    divided = replace(results, before=with_subset(results.before), after=after)
+    divided = replace(
+        results,
+        columns={
+            column: {seed: with_subset(table) for seed, table in tables.items()}
+            for column, tables in results.columns.items()
+        },
+    )
     assert divided.metrics()["after"]["unseen greedy"]["correct_rate"] == 1
     assert divided.metrics()["after"]["greedy"]["correct_rate"] == 0.75
     page = page_of(divided)
@@ -101,24 +159,54 @@ def test_without_a_warm_start_there_are_two_columns(results):
     assert "<th>warm start</th>" not in page_of(results)
 
 
-def test_the_page_shows_rates_curves_and_text_as_text(results):
+def test_the_page_shows_rates_figures_and_text_as_text(results):
     page = page_of(results)
     assert "50.0%" in page
-    assert page.count("<svg") == 2
-    assert "<script" not in page
+    assert page.count("<svg") == 4
+    assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
+    assert "<mark>42</mark> &lt;b&gt;&lt;response&gt;" in page
+
+
+def test_the_page_tells_what_bad_searches_missed(results):
+    bad = episodes([0, 0, 0, 1], label=Label.BAD_SEARCH)
+    asked = bad["label"] == Label.BAD_SEARCH
+    bad.loc[asked, ["question_finds", "in_article", "in_corpus"]] = [True, False, True]
+    bad.loc[bad["id"] == "0", "rank"] = 3
+    page = page_of(replace(results, columns={**results.columns, "after": {1: bad}}))
+    assert results.diagnosis("sampled") == {}
+    for found in ("3 of 3", "0 of 3", "1 of 3"):
+        assert f'<td class="number">{found}</td>' in page
+
+
+def test_a_comparison_tells_which_params_differ(results):
+    page = page_of(results, {"ppo.gae": ("skip", "walk")})
+    assert "<th>ppo.gae</th><td>skip</td><td>walk</td>" in page
+    assert "Params that differ" not in page_of(results)
+
+
+def test_every_label_is_explained():
+    assert set(EXPLANATIONS) == set(Label)
 
 
 def test_figures_are_the_same_from_the_same_data(results):
-    assert learning_curves(results.curves) == learning_curves(results.curves)
+    drawn = figures([results], COLUMNS)
+    assert figures([results], COLUMNS) == drawn
+    assert set(drawn) == {
+        "rates",
+        "arithmetic-curve",
+        "arithmetic-labels",
+        "arithmetic-lengths",
+    }
+    for svg in drawn.values():
+        ElementTree.fromstring(svg)
 
 
 def test_every_rate_has_a_line_in_the_overview(results):
-    metrics = {"arithmetic": results.metrics(), "trivia": results.metrics()}
-    svg = correct_rates(metrics, COLUMNS)
+    warm = with_column(results, "warm_start", episodes([1, 0, 0, 0]))
+    svg = figures([warm, replace(warm, name="trivia")], COLUMNS)["rates"]
     for line in ("arithmetic, sampled", "trivia, sampled", "trivia, greedy", *COLUMNS.values()):
         assert f">{line}<" in svg
-    assert correct_rates(metrics, COLUMNS) == svg
 
 
 def test_an_episodes_picture_is_valid_whatever_the_model_writes():

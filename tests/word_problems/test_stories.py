@@ -37,8 +37,8 @@ def test_some_stories_mention_numbers_that_do_not_matter():
         )
         assert in_steps <= in_text  # nobody can solve it otherwise
         distracting[story.role] += bool((in_text & story.calculation.numbers.keys()) - in_steps)
-    assert distracting["trained"] >= 2
-    assert distracting["unseen"] >= 4
+    assert distracting["trained"] >= 1
+    assert distracting["unseen"] >= 6
 
 
 @pytest.mark.parametrize("index", range(len(STORIES)))
@@ -54,25 +54,26 @@ def test_the_program_prints_the_answer_and_it_is_a_whole_number_above_zero(index
 
 # What the stories ask for, read from their texts: n are the numbers in the order in which they stand there.
 ASKED = [
-    *[lambda n: n[0] - n[1]] * 4,
-    *[lambda n: n[1] * n[2], lambda n: n[0] * n[1]] * 2,
-    *[lambda n: n[0] + n[1]] * 3,
-    lambda n: n[1] + n[2],
-    *[lambda n: n[0] / n[1]] * 2,
-    *[lambda n: n[1] / n[2]] * 2,
-    *[lambda n: n[0] - n[1] * n[2]] * 3,
+    *[lambda n: n[0] - n[1]] * 6,
+    lambda n: n[1] - n[2],
+    lambda n: n[0] - n[1],
+    *[lambda n: n[0] * n[1]] * 2,
+    lambda n: n[1] * n[2],
+    *[lambda n: n[0] * n[1]] * 3,
+    lambda n: n[1] * n[2],
+    lambda n: n[0] * n[1],
+    *[lambda n: n[0] - n[1] * n[2]] * 6,
     lambda n: n[1] - n[2] * n[3],
-    *[lambda n: n[0] * n[1] + n[2]] * 3,
-    lambda n: n[1] * n[2] + n[3],
-    *[lambda n: n[0] - n[1] + n[2]] * 4,
-    *[lambda n: (n[0] + n[1]) / n[2]] * 3,
+    lambda n: n[0] - n[1] * n[2],
+    *[lambda n: (n[0] + n[1]) / n[2]] * 6,
     lambda n: (n[1] + n[2]) / n[3],
-    *[lambda n: n[0] * n[1] + n[2] * n[3]] * 4,
-    *[lambda n: n[0] - n[1] * n[2] - n[3]] * 3,
-    lambda n: n[1] - n[2] * n[3] - n[4],
-    *[lambda n: (n[0] * n[1] - n[2]) / n[3]] * 4,
-    *[lambda n: n[0] - n[1] * n[2] - n[3] * n[4]] * 3,
+    lambda n: (n[0] + n[1]) / n[2],
+    *[lambda n: n[0] * n[1] + n[2] * n[3]] * 6,
+    lambda n: n[1] * n[2] + n[3] * n[4],
+    lambda n: n[0] * n[1] + n[2] * n[3],
+    *[lambda n: n[0] - n[1] * n[2] - n[3] * n[4]] * 6,
     lambda n: n[1] - n[2] * n[3] - n[4] * n[5],
+    lambda n: n[0] - n[1] * n[2] - n[3] * n[4],
 ]
 
 

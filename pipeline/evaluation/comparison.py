@@ -1,0 +1,63 @@
+"""Two runs on the same items: is the one better, or was it chance?"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scipy import stats
+
+from pipeline.evaluation.metrics import CONFIDENCE
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """How often two runs were right on the same n items."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+
+    @classmethod
+    def of(cls, first: Mapping[str, float], second: Mapping[str, float]) -> "PairedComparison":
+        """From rewards by item, 1 or 0. Raises ValueError if the items are not the same."""
+        if first.keys() != second.keys():
+            odd = sorted(first.keys() ^ second.keys())
+            raise ValueError(
+                f"the runs have different items, {len(odd)} of them in one only: {odd[0]!r} for one"
+            )
+        pairs = [(bool(first[item]), bool(second[item])) for item in first]
+        return cls(
+            both=pairs.count((True, True)),
+            only_first=pairs.count((True, False)),
+            only_second=pairs.count((False, True)),
+            neither=pairs.count((False, False)),
+        )
+
+    @property
+    def n(self) -> int:
+        return self.both + self.only_first + self.only_second + self.neither
+
+    @property
+    def difference(self) -> float:
+        """The second run's correct rate less the first's."""
+        return (self.only_second - self.only_first) / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The difference's 95% interval: Wald's with half an item added to each of the four counts.
+
+        Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions",
+        https://doi.org/10.1002/sim.1781.
+        """
+        n, gained, lost = self.n + 2, self.only_second + 0.5, self.only_first + 0.5
+        middle = (gained - lost) / n
+        z = stats.norm.ppf((1 + CONFIDENCE) / 2)
+        half = z * math.sqrt((gained + lost) / n - middle**2) / math.sqrt(n)
+        return max(-1.0, float(middle - half)), min(1.0, float(middle + half))
+
+    @property
+    def p_value(self) -> float:
+        """McNemar's exact test: how likely so uneven a change is, if neither run is better."""
+        changed = self.only_first + self.only_second
+        return float(stats.binomtest(self.only_second, changed).pvalue) if changed else 1.0

@@ -1,0 +1,185 @@
+"""What the report knows of a task: episodes by column, what is compared, and what can be counted."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import pandas as pd
+
+from pipeline.errors import PipelineError
+from pipeline.evaluation.analysis import DIAGNOSIS
+from pipeline.evaluation.comparison import PairedComparison
+from pipeline.evaluation.evaluate import MODES
+from pipeline.evaluation.labels import Label
+from pipeline.evaluation.metrics import rates
+
+MEASURES = {
+    "first_20_words": "answer in the first 20 words",
+    "exact_match": "exact match",
+    "f1": "F1",
+}
+"""Columns of some tasks' episode tables that are reported beside the correct rate, and their titles."""
+
+PER_CELL = 6
+"""How many pairs of episodes the page shows of those that went from one label to another."""
+
+UNTRAINED = 0
+"""What stands for a seed where nothing was trained."""
+
+Tables = Mapping[int, pd.DataFrame]
+"""Episodes by the seed of the training, `UNTRAINED` where there was none."""
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """One task's episodes in columns, of which the last two are compared.
+
+    Every table has a row for each test problem and mode, as the stage `analyse` writes them.
+    """
+
+    name: str
+    columns: Mapping[str, Tables]
+    curves: Mapping[str, Mapping[int, pd.DataFrame]]  # of the columns with trainings, by seed
+    records: Mapping[str, Mapping[int, dict[str, Any]]]  # what those were run with
+    prompt: str  # what every episode begins with
+    find: Callable[[str, Mapping[str, Any]], tuple[int, int] | None]  # as `Task.find`
+
+    def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Correct rates by column and by what `rates` returns."""
+        return {
+            column: rates(list(tables.values()), [m for m in MEASURES if m in self._any_table])
+            for column, tables in self.columns.items()
+        }
+
+    def label_shares(self, mode: str) -> pd.DataFrame:
+        """The share of a column's episodes that have a label: a row each label, a column each column."""
+        shares = {}
+        for column, tables in self.columns.items():
+            table = pd.concat(tables.values())
+            shares[column] = table.loc[table["mode"] == mode, "label"].value_counts(normalize=True)
+        return _in_order(pd.DataFrame(shares).fillna(0.0))
+
+    def diagnosis(self, mode: str) -> dict[str, dict[str, int]]:
+        """For each column: how many bad searches, `count`, and for how many each of `DIAGNOSIS` holds."""
+        found = {}
+        for column, tables in self.columns.items():
+            table = pd.concat(tables.values())
+            bad = table[(table["mode"] == mode) & (table["label"] == Label.BAD_SEARCH)]
+            asked = bad[bad["in_corpus"].notna()]
+            if len(asked):
+                held = {"rank": int(asked["rank"].notna().sum())}
+                held |= {name: int(asked[name].sum()) for name in DIAGNOSIS if name != "rank"}
+                found[column] = {"count": len(asked), **held}
+        return found
+
+    def flow(self, mode: str) -> pd.DataFrame:
+        """How many episodes went from a label (row) to a label (column), between the compared columns."""
+        pairs = self._pairs[self._pairs["mode"] == mode]
+        table = pd.crosstab(pairs["label_first"], pairs["label_second"])
+        return _in_order(_in_order(table).T).T
+
+    def comparison(self, mode: str, subset: str = "") -> PairedComparison:
+        """The compared columns' rewards, paired by problem, and by seed if there are several."""
+        pairs = self._pairs[
+            (self._pairs["mode"] == mode) & (self._pairs["subset_second"] == subset)
+        ]
+        keys = [f"{seed} {problem}" for seed, problem in zip(pairs["seed"], pairs["id"])]
+        return PairedComparison.of(
+            dict(zip(keys, pairs["reward_first"])), dict(zip(keys, pairs["reward_second"]))
+        )
+
+    def compared_rows(self) -> Iterator[tuple[str, PairedComparison]]:
+        """The comparison for each of the rows of `rates`."""
+        for subset in sorted(set(self._any_table["subset"])):
+            for mode in MODES:
+                yield f"{subset} {mode}".strip(), self.comparison(mode, subset)
+
+    def shown_pairs(self) -> list[dict[str, Any]]:
+        """Some pairs of episodes for each mode, label before and label after, the wrong ones first.
+
+        Each has the problem's `row`, `change` ("fixed", "broken", "still wrong" or "still right"), and
+        the episodes `first` and `second`.
+        """
+        order = [
+            *(each for each in Label if not each.right),
+            *(each for each in Label if each.right),
+        ]
+        pairs = self._pairs.assign(
+            rank_first=[order.index(Label(name)) for name in self._pairs["label_first"]],
+            rank_second=[order.index(Label(name)) for name in self._pairs["label_second"]],
+        ).sort_values(["rank_second", "rank_first"], kind="stable")
+        cells = pairs.groupby(["mode", "label_first", "label_second"], sort=False)
+        chosen = pairs[cells.cumcount() < PER_CELL]
+        return [_pair(dict(row)) for row in chosen.to_dict("records")]
+
+    @property
+    def compared(self) -> tuple[str, str]:
+        """The names of the two columns that are compared."""
+        *_, first, second = self.columns
+        return first, second
+
+    @property
+    def _any_table(self) -> pd.DataFrame:
+        return next(iter(next(iter(self.columns.values())).values()))
+
+    @cached_property
+    def _pairs(self) -> pd.DataFrame:
+        """The compared columns' episodes side by side, the second's seed by seed.
+
+        Raises PipelineError where they are not of the same problems.
+        """
+        first, second = (self.columns[name] for name in self.compared)
+        common = list(second) if list(first) == [UNTRAINED] else [s for s in second if s in first]
+        if not common:
+            raise PipelineError(
+                f"{self.name}: no seed in common: {_listed(first)} there and {_listed(second)} here"
+            )
+        tables = []
+        for seed in common:
+            one, other = first[seed if seed in first else UNTRAINED], second[seed]
+            pair = one.merge(other, on=["mode", "id"], suffixes=("_first", "_second"))
+            if not len(pair) == len(one) == len(other):
+                raise PipelineError(
+                    f"{self.name}: the test problems are not the same: {len(pair)} episodes in "
+                    f"common of {len(one)} and {len(other)}; were data or evaluation params changed?"
+                )
+            tables.append(pair.assign(seed=seed))
+        return pd.concat(tables, ignore_index=True)
+
+
+def columns_of(episodes: pd.DataFrame) -> dict[str, dict[int, pd.DataFrame]]:
+    """The stage `analyse`'s table by column, "before", "warm_start" (if any) and "after", and seed."""
+    columns: dict[str, dict[int, pd.DataFrame]] = {}
+    seeds = episodes["training_seed"].fillna(UNTRAINED)
+    for (when, seed), table in episodes.groupby(["when", seeds], sort=False):
+        columns.setdefault(str(when), {})[int(cast(int, seed))] = table.reset_index(drop=True)
+    return columns
+
+
+def _pair(row: Mapping[Any, Any]) -> dict[str, Any]:
+    episodes = {
+        side: {
+            name.removesuffix(f"_{side}"): value
+            for name, value in row.items()
+            if name.endswith(f"_{side}")
+        }
+        for side in ("first", "second")
+    }
+    before, after = (bool(episode["reward"]) for episode in episodes.values())
+    change = {
+        (False, True): "fixed",
+        (True, False): "broken",
+        (False, False): "still wrong",
+        (True, True): "still right",
+    }[before, after]
+    return {"mode": row["mode"], "id": row["id"], "change": change, **episodes}
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows, named by labels, in the order of `Label`."""
+    return table.reindex([str(each) for each in Label if str(each) in table.index])
+
+
+def _listed(tables: Tables) -> str:
+    return ", ".join(map(str, tables))

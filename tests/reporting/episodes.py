@@ -1,0 +1,35 @@
+"""Tables of episodes as the stage `analyse` writes them, made up."""
+
+import pandas as pd
+
+from pipeline.evaluation.labels import Label
+
+
+def episodes(rewards, text="Result=1<submit>", label=Label.WRONG_NUMBER):
+    """One sampled and one greedy episode for each reward; `label` is that of the wrong ones."""
+    rows = [
+        {
+            "mode": mode,
+            "subset": "",
+            "id": str(i),
+            "question": f"Question {i}?",
+            "answer": "1",
+            "answers": ["1"],
+            "reward": float(reward),
+            "end_reason": "submitted",
+            "model_tokens": 5 + i,
+            "tool_tokens": 3,
+            "label": str(Label.CORRECT if reward else label),
+            "segments": [
+                {"author": "model", "text": text, "tokens": 5 + i},
+                {"author": "tool", "text": "42 <b><response>", "tokens": 3},
+            ],
+        }
+        for mode in ("sampled", "greedy")
+        for i, reward in enumerate(rewards)
+    ]
+    table = pd.DataFrame(rows)
+    for column in ("question_finds", "in_article", "in_corpus"):
+        table[column] = pd.array([None] * len(table), dtype="boolean")
+    table["rank"] = pd.array([None] * len(table), dtype="Int64")
+    return table
