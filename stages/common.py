@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,6 @@ import transformers
 
 from pipeline.errors import PipelineError
 from pipeline.files import require
-from pipeline.reporting.results import TaskResults, columns_of
-from pipeline.tasks import load_task
 
 PRETRAINED = Path("data/models/pretrained")
 DOCUMENTS = Path("data/wiki/documents.jsonl.gz")
@@ -76,34 +74,6 @@ def read_table(path: Path, made_by: str) -> pd.DataFrame:
         raise PipelineError(
             f"{path} cannot be read as a table ({error}): remove it and run `dvc repro {made_by}`"
         ) from error
-
-
-def read_results(root: Path, task: str, seeds: Sequence[int]) -> TaskResults:
-    """What the report shows of a task, from the project or a copy of its data in the folder `root`."""
-    made_by = f"analyse@{task}"
-    episodes = read_table(require(root / analysis_path(task), made_by), made_by)
-    columns = columns_of(episodes)
-    if absent := sorted(set(seeds) - set(columns.get("after", {}))):
-        raise PipelineError(
-            f"{root / analysis_path(task)} has no episodes of seed {absent[0]}: "
-            f"run `dvc repro {made_by}`"
-        )
-    runs = {
-        seed: require(root / training_path(task, seed), f"train@{task}-{seed}") for seed in seeds
-    }
-    prompt = require(root / setup_path(task), f"demonstrate@{task}") / "prompt.txt"
-    return TaskResults(
-        name=task,
-        columns={**columns, "after": {seed: columns["after"][seed] for seed in seeds}},
-        curves={"after": {seed: pd.read_csv(run / "curve.csv") for seed, run in runs.items()}},
-        records={
-            "after": {
-                seed: json.loads((run / "record.json").read_text()) for seed, run in runs.items()
-            }
-        },
-        prompt=prompt.read_text(),
-        find=load_task(task).find,
-    )
 
 
 def run_stage(main: Callable[..., None], **arguments: type) -> None:

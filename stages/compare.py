@@ -17,12 +17,13 @@ from pipeline.errors import PipelineError
 from pipeline.files import replacing
 from pipeline.reporting.report import figures, render
 from pipeline.reporting.results import TaskResults
-from stages.common import analysis_path, read_results, run_stage, setup_path, training_path
+from stages.common import REPORTS, analysis_path, run_stage, setup_path, training_path
+from stages.results import read_results
 
 WORKSPACE = "workspace"
 """Stands for the files as they are now, in place of a revision."""
 
-PAGE = Path("reports/comparison.html")
+PAGE = REPORTS / "comparison.html"
 
 
 def main(a: str, b: str) -> None:

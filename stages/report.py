@@ -11,7 +11,8 @@ from pipeline.params import load_params
 from pipeline.reporting.figures import episode_picture
 from pipeline.reporting.report import COLUMNS, figures, render
 from pipeline.reporting.results import TaskResults
-from stages.common import REPORTS, read_results, run_stage
+from stages.common import REPORTS, run_stage
+from stages.results import read_results
 
 
 def main() -> None:

@@ -190,8 +190,7 @@ CALCULATIONS = (
             "the farmer have left?",
             "{name} has ${a}. {She} gives {b} children ${c} each. How many dollars does {she} "
             "have left?",
-            "A hotel has ${a}. It buys {b} beds for ${c} each. How many dollars does it have "
-            "left?",
+            "A hotel has ${a}. It buys {b} beds for ${c} each. How many dollars does it have left?",
             "{name} and {friend} have ${a}. They buy {b} tickets for ${c} each. How many dollars "
             "do they have left?",
             "A club with {members} members has ${a}. It buys {b} balls for ${c} each. How many "

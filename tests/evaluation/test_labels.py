@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from pipeline.evaluation.answers import contains, numeric_match
@@ -107,3 +110,10 @@ def failed(text):
 )
 def test_labels_of_programs(row, expected):
     assert of_program(row) == expected
+
+
+def test_the_docs_have_a_rule_for_every_label():
+    docs = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
+    rules = "\n".join(line for line in docs.splitlines() if line.startswith("|"))
+    for each in Label:
+        assert re.search(rf"(?m)^\|(.*, )? ?{each}(,.*)? \|", rules), each
