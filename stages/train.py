@@ -88,6 +88,8 @@ def main(task: str, seed: int) -> None:
             bar.set_postfix_str(
                 f"reward {stats['env/reward_mean']:.2f}, KL {stats['objective/kl']:.2f}"
             )
+        if section.train.keep == "best":
+            record["kept"] = {"policy that played step": curve[-1]["best_step"]}
         models.save(policy, tokenizer, new_policy)
         new_training.mkdir()
         pd.DataFrame(curve).to_csv(new_training / "curve.csv", index=False, float_format="%.6g")

@@ -5,13 +5,19 @@ from pipeline import training
 from pipeline.models import Machine
 from pipeline.ppo import PPOConfig, PPOTrainer
 from pipeline.tasks import EnvironmentSettings, load_task
-from pipeline.training import TrainSettings, learning_rate_factor
+from pipeline.training import BestPolicy, TrainSettings, learning_rate_factor
 
 
 def settings(**options):
     return TrainSettings(
         **(
-            {"steps": 6, "episodes_per_step": 3, "lr_schedule": "linear", "warmup_steps": 2}
+            {
+                "steps": 6,
+                "episodes_per_step": 3,
+                "lr_schedule": "linear",
+                "warmup_steps": 2,
+                "keep": "last",
+            }
             | options
         )
     )
@@ -27,6 +33,37 @@ def test_the_learning_rate_rises_then_stays_or_falls():
 def test_a_warm_up_must_end():
     with pytest.raises(ValueError, match="warmup_steps must be below steps, which is 6"):
         settings(warmup_steps=6)
+
+
+def play(model, steps):
+    """Rewards of steps one after the other, by policies whose bias is the step's number."""
+    best = BestPolicy(model)
+    for step, rewards in enumerate(steps, 1):
+        model.bias.data.fill_(step)
+        best.played(step, rewards)
+    model.bias.data.fill_(99)
+    return best
+
+
+@pytest.mark.parametrize(
+    ("rewards", "kept"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], 4),
+        ([0.5, 0.9, 0.8, 0.6, 0.1], 4),  # means from step 3 on: .733, .767, .5
+        (
+            [1.0, 0.0, 0.0, 0.4, 0.4],
+            3,
+        ),  # a lucky step alone is not enough to last: .333, .133, .267
+        ([0.5, 0.5, 0.5, 0.5], 4),  # of equals the last
+        ([0.9, 0.1], 99),  # too few steps to tell: the last policy stays
+    ],
+)
+def test_the_best_policy_is_the_one_that_played_when_three_steps_did_best(rewards, kept):
+    model = torch.nn.Linear(1, 1)
+    best = play(model, [[reward, reward] for reward in rewards])
+    best.restore()
+    assert model.bias.item() == kept
+    assert best.step == (kept if kept < 99 else 0)
 
 
 def test_the_trainer_gets_the_episodes_that_were_played(policy, tokenizer, monkeypatch):
@@ -60,6 +97,7 @@ def test_the_trainer_gets_the_episodes_that_were_played(policy, tokenizer, monke
         )
     )
     assert [s["episodes"] for s in stats] == [3, 6, 9, 12, 15, 18]
+    assert [s["best_step"] for s in stats] == [0, 0, 3, 4, 5, 6]  # no reward is better than another
     asked = [tokenizer.decode(query)[len(prompt) :] for call in calls for query in call[0]]
     # Every problem once before one comes again.
     assert set(asked[:7]) == {task.query(p) for p in problems}
