@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from pipeline import models
 from pipeline.evaluation.labels import Label
+from pipeline.files import sha256
 from tests.project_copy import copy_project, git, set_params
 from tests.tiny import make_model, make_tokenizer
 
@@ -327,11 +328,13 @@ def test_an_empty_table_is_no_result(project):
 def test_every_episode_has_a_label_and_says_where_it_comes_from(project):
     for task in TASKS:
         table = pd.read_parquet(project / f"data/analysis/{task}.parquet")
-        models = {"arithmetic": 2}.get(task, 3)
+        columns = {"arithmetic": 2}.get(task, 3)
         problems = 7 if task == "gsm8k" else 4
-        assert len(table) == models * 2 * problems
+        assert len(table) == columns * 2 * problems
         assert set(table["label"]) <= set(Label)
-        assert table["checkpoint"].nunique() == models
+        for when, model in {"before": "pretrained", "after": f"{task}-1"}.items():
+            weights = sha256(project / "data/models" / model / models.WEIGHTS_FILE)
+            assert set(table.loc[table["when"] == when, "checkpoint"]) == {weights}
         assert set(table["training_seed"].dropna()) == {1}
         assert (
             table["label"].isin(["correct", "correct without the tool"]) == table["reward"]
@@ -340,7 +343,7 @@ def test_every_episode_has_a_label_and_says_where_it_comes_from(project):
         assert (parts == table["model_tokens"] + table["tool_tokens"]).all()
         labels = pd.read_csv(project / "reports/tables/labels.csv")
         shares = labels[labels["task"] == task].groupby(["mode", "model"])["share"].sum()
-        assert shares.tolist() == pytest.approx([1.0] * 2 * models, abs=1e-5)
+        assert shares.tolist() == pytest.approx([1.0] * 2 * columns, abs=1e-5)
 
 
 def test_experiments_can_be_run_and_compared(project):

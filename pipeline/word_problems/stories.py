@@ -19,7 +19,11 @@ Role = Literal["demonstrated", "trained", "unseen"]
 """Demonstrated stories are told in demonstrations, training and test; trained ones in training and test;
 unseen ones in the test only."""
 
-ROLES: tuple[Role, ...] = (*["demonstrated"] * 2, *["trained"] * 4, *["unseen"] * 2)
+ROLES: tuple[Role, ...] = (
+    *("demonstrated", "demonstrated"),
+    *("trained", "trained", "trained", "trained"),
+    *("unseen", "unseen"),
+)
 """The roles of a calculation's stories."""
 
 Numbers = tuple[int, int] | str | list[str]
