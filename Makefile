@@ -14,7 +14,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export DVC_NO_ANALYTICS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: repro test smoke compare bench lint format lock check clean
+.PHONY: repro test smoke compare oracle bench lint format lock check clean
 
 repro: check  ## the whole pipeline, from the model to the report
 	@test -e .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
@@ -40,6 +40,11 @@ compare: .venv/installed  ## two runs side by side; A and B: revisions, experime
 	@test -n "$(A)" || { echo "error: say which run: make compare A=<revision or experiment>" >&2; exit 1; }
 	python -m stages.compare "$(A)" "$(or $(B),workspace)"
 
+oracle: .venv/installed .venv-oracle/installed  ## our PPO's numbers beside TRL 0.11.4's, computed anew
+	python -m tests.oracle.write_inputs
+	.venv-oracle/bin/python tests/oracle/run_trl.py
+	pytest tests/ppo/test_oracle.py $(ARGS)
+
 bench: .venv/installed  ## how fast the tools are; ARGS: a corpus and questions (benchmarks/search.py)
 	python -m benchmarks.python
 	python -m benchmarks.search $(ARGS)
@@ -59,7 +64,7 @@ lock:  ## resolve the ranges of pyproject.toml anew and pin the outcome in requi
 	pip freeze --exclude learning-tools | sed 's/+cpu$$//' > requirements.lock
 
 clean:  ## everything but the data: the environment and the smoke run's copy
-	rm -rf .venv .smoke
+	rm -rf .venv .venv-oracle .smoke
 
 .venv/installed: requirements.lock pyproject.toml
 ifdef SYSTEM_TORCH
@@ -77,4 +82,10 @@ endif
 	@echo "installing the pinned dependencies (about two minutes) ..."
 	pip install -q -r .venv/requirements.txt
 	pip install -q --no-deps -e .
+	touch $@
+
+.venv-oracle/installed: tests/oracle/requirements.txt
+	rm -rf .venv-oracle && $(PYTHON) -m venv .venv-oracle
+	VIRTUAL_ENV= .venv-oracle/bin/pip install -q --no-deps torch==$(TORCH_VERSION)+cpu 2>/dev/null || true
+	VIRTUAL_ENV= .venv-oracle/bin/pip install -q -r tests/oracle/requirements.txt
 	touch $@

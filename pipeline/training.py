@@ -1,7 +1,5 @@
 """The training loop: play a batch of episodes, improve the policy on it, repeat."""
 
-import math
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -13,6 +11,7 @@ from pipeline.environment.environment import Tool
 from pipeline.models import CausalLMWithValueHead, Machine
 from pipeline.ppo import PPOConfig, PPOTrainer
 from pipeline.ppo.trainer import make_optimizer
+from pipeline.stability import BestPolicy, Unstable, instability
 from pipeline.tasks import EnvironmentSettings, Problem, Task
 
 
@@ -58,6 +57,10 @@ def train(
     Yields:
         After each step its statistics: those of `PPOTrainer.step`, `step`, `episodes` (so far),
         `best_step`, and `env/...` on the episodes played.
+
+    Raises:
+        Unstable: after a step that shows that the training has gone wrong; see `instability`. The
+            policy is then left as it was when it did best, whatever `settings.keep` says.
     """
     set_seed(seed)
     env = task.environment(policy, tokenizer, prompt, tools, environment, seed=seed)
@@ -75,6 +78,7 @@ def train(
     )
     order = _endless_order(len(problems), seed)
     best = BestPolicy(policy)
+    curve: list[dict[str, float]] = []
     for step in range(1, settings.steps + 1):
         batch = [problems[next(order)] for _ in range(settings.episodes_per_step)]
         with machine.autocast():
@@ -83,58 +87,33 @@ def train(
             )
         best.played(step, rewards)
         stats = trainer.step(
-            queries, responses, rewards, masks, [history.truncated for history in histories]
+            queries,
+            responses,
+            rewards,
+            masks,
+            [history.truncated for history in histories],
+            [history.sampled_logprobs for history in histories],
         )
         calls = [call for history in histories for call in history.calls]
-        yield {
-            "step": step,
-            "episodes": step * settings.episodes_per_step,
-            "best_step": best.step,
-            "env/reward_mean": sum(rewards) / len(rewards),
-            "env/reward_std": float(torch.tensor(rewards).std(correction=0)),
-            "env/tool_calls_mean": len(calls) / len(histories),
-            "env/tool_errors_mean": sum(call.error for call in calls) / len(histories),
-            "env/truncated_share": sum(h.truncated for h in histories) / len(histories),
-            **stats,
-        }
+        curve.append(
+            {
+                "step": step,
+                "episodes": step * settings.episodes_per_step,
+                "best_step": best.step,
+                "env/reward_mean": sum(rewards) / len(rewards),
+                "env/reward_std": float(torch.tensor(rewards).std(correction=0)),
+                "env/tool_calls_mean": len(calls) / len(histories),
+                "env/tool_errors_mean": sum(call.error for call in calls) / len(histories),
+                "env/truncated_share": sum(h.truncated for h in histories) / len(histories),
+                **stats,
+            }
+        )
+        yield curve[-1]
+        if reason := instability(curve, settings.episodes_per_step):
+            best.restore()
+            raise Unstable(reason, best.step)
     if settings.keep == "best":
         best.restore()
-
-
-class BestPolicy:
-    """Remembers the policy as it played when the mean reward of a few steps was at its best.
-
-    One update can break what many have built, and the last may be that one: nothing has been played
-    since. Only training's own episodes are looked at.
-    """
-
-    WINDOW = 3
-    """Steps whose mean is taken: the reward of one step, of 32 episodes say, is mostly chance."""
-
-    def __init__(self, policy: torch.nn.Module) -> None:
-        self.policy = policy
-        self.step = 0
-        """The step that the remembered policy played; 0 before there have been enough of them."""
-        self._rewards: deque[float] = deque(maxlen=self.WINDOW)
-        self._best = -math.inf
-        self._state: dict[str, torch.Tensor] = {}
-
-    def played(self, step: int, rewards: Sequence[float]) -> None:
-        """Takes note of the rewards of a step that the policy, as it is now, has played."""
-        self._rewards.append(sum(rewards) / len(rewards))
-        mean = sum(self._rewards) / len(self._rewards)
-        # Of equals the later one, which has learned from more.
-        if len(self._rewards) == self.WINDOW and mean >= self._best:
-            self._best, self.step = mean, step
-            self._state = {
-                name: tensor.detach().to("cpu", copy=True)
-                for name, tensor in self.policy.state_dict().items()
-            }
-
-    def restore(self) -> None:
-        """Makes the policy what it was at its best; leaves it as it is after too few steps."""
-        if self._state:
-            self.policy.load_state_dict(self._state)
 
 
 def learning_rate_factor(step: int, settings: TrainSettings) -> float:

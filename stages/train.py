@@ -10,6 +10,7 @@ from tqdm import tqdm
 from pipeline import models, training
 from pipeline.files import replacing, require, sha256
 from pipeline.params import load_params
+from pipeline.stability import Unstable
 from pipeline.tasks import load_task
 from pipeline.tracking import tracking
 from stages.common import (
@@ -82,13 +83,19 @@ def main(task: str, seed: int) -> None:
         tracking(params.tracking, f"{task}-{seed}", live_path(task, seed), record) as log,
         tqdm(steps, f"train {task}, seed {seed}", section.train.steps, unit="step") as bar,
     ):
-        for stats in bar:
-            curve.append(stats)
-            log(stats, int(stats["step"]))
-            bar.set_postfix_str(
-                f"reward {stats['env/reward_mean']:.2f}, KL {stats['objective/kl']:.2f}"
-            )
-        if section.train.keep == "best":
+        try:
+            for stats in bar:
+                curve.append(stats)
+                log(stats, int(stats["step"]))
+                bar.set_postfix_str(
+                    f"reward {stats['env/reward_mean']:.2f}, KL {stats['objective/kl']:.2f}"
+                )
+        except Unstable as stop:
+            if stop.best_step == 0:
+                raise  # there is no policy worth keeping
+            tqdm.write(f"warning: stopped at {stop}; keeping the policy of step {stop.best_step}")
+            record["stopped"] = {"at": str(stop)}
+        if section.train.keep == "best" or "stopped" in record:
             record["kept"] = {"policy that played step": curve[-1]["best_step"]}
         models.save(policy, tokenizer, new_policy)
         new_training.mkdir()

@@ -124,6 +124,11 @@ class TextHistory:
         return torch.tensor([0 if s.system else 1 for s in self.segments for _ in s.tokens])
 
     @property
+    def sampled_logprobs(self) -> torch.Tensor:
+        """The sampler's log-probability of each of the model's tokens, shape (model tokens,)."""
+        return torch.tensor([logprob for s in self.segments for logprob in s.logprobs])
+
+    @property
     def last_text_segment(self) -> str:
         return self.segments[-1].text
 

@@ -15,8 +15,9 @@ def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def masked_var(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The population variance of `x` where `mask` is true."""
-    return masked_mean((x - masked_mean(x, mask)) ** 2, mask)
+    """The sample variance of `x` where `mask` is true; 0 where that is fewer than two numbers."""
+    squares = torch.where(mask, (x - masked_mean(x, mask)) ** 2, 0.0)
+    return squares.sum() / (mask.sum() - 1).clamp(min=1)
 
 
 def whiten(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

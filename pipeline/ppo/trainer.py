@@ -119,6 +119,7 @@ class PPOTrainer:
         scores: Sequence[float] | Sequence[torch.Tensor],
         response_masks: Sequence[torch.Tensor] | None = None,
         truncated: Sequence[bool] | None = None,
+        sampled_logprobs: Sequence[torch.Tensor] | None = None,
     ) -> dict[str, float]:
         """One iteration of PPO on B episodes.
 
@@ -128,6 +129,8 @@ class PPOTrainer:
             scores: B numbers, the task's rewards.
             response_masks: B tensors like `responses`, 1 on the model's tokens; None for all of them.
             truncated: which episodes a length limit cut off; None for none.
+            sampled_logprobs: B tensors, the sampler's log-probabilities of the tokens whose mask is 1.
+                Only compared with the trainer's own, for the statistics; None to leave that.
 
         Returns:
             Statistics by TRL's names, KL and entropy in nats.
@@ -170,11 +173,13 @@ class PPOTrainer:
         stats = {
             "objective/kl": episode_kl,
             "objective/kl_coef": self.kl_controller.value,
-            "objective/entropy": float(masked_mean(old.entropy, mask)),
+            "objective/entropy": float(-torch.where(mask, old.logprobs, 0.0).sum(dim=1).mean()),
             "objective/logprobs": float(masked_mean(old.logprobs, mask)),
             "objective/ref_logprobs": float(masked_mean(reference.logprobs, mask)),
             "ppo/mean_scores": float(task_scores.mean()),
-            "ppo/std_scores": float(task_scores.std(correction=0)),
+            "ppo/std_scores": float(
+                masked_var(task_scores, torch.ones_like(task_scores).bool()).sqrt()
+            ),
             "ppo/mean_non_score_reward": float(-self.kl_controller.value * masked_mean(kl, mask)),
             "ppo/policy/advantages_mean": float(masked_mean(raw_advantages, mask)),
             "ppo/returns/mean": float(masked_mean(returns, mask)),
@@ -190,6 +195,10 @@ class PPOTrainer:
             "tokens/model_len_mean": float(model_mask.sum() / len(responses)),
             **updates,
         }
+        if sampled_logprobs is not None:
+            gap = (old.logprobs[model_mask].cpu() - torch.cat(list(sampled_logprobs))).abs()
+            stats["objective/sampler_gap_mean"] = float(gap.mean())
+            stats["objective/sampler_gap_max"] = float(gap.max())
         self.kl_controller.update(episode_kl, len(queries))
         return stats
 

@@ -11,8 +11,10 @@ MASK = torch.tensor([[True, False, True], [True, True, False]])
 def test_masked_moments_by_hand():
     x = torch.tensor([[1.0, float("nan"), 2.0], [3.0, 6.0, float("inf")]])
     assert masked_mean(x, MASK).item() == 3.0
-    assert masked_var(x, MASK).item() == (4 + 1 + 0 + 9) / 4
-    assert masked_mean(x, torch.zeros_like(MASK)).item() == 0
+    assert masked_var(x, MASK).item() == pytest.approx((4 + 1 + 0 + 9) / 3)
+    nothing = torch.zeros_like(MASK)
+    assert masked_mean(x, nothing).item() == masked_var(x, nothing).item() == 0
+    assert masked_var(torch.tensor([5.0]), torch.tensor([True])).item() == 0
 
 
 def test_whiten():

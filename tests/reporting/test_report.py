@@ -185,6 +185,16 @@ def test_a_comparison_tells_which_params_differ(results):
     assert "Params that differ" not in page_of(results)
 
 
+def test_the_page_tells_which_seed_was_stopped_and_why(results):
+    assert "was stopped" not in page_of(results)
+    records = {"after": {1: {}, 2: {"stopped": {"at": "step 9: the mean reward has collapsed"}}}}
+    page = page_of(replace(results, records=records))
+    assert (
+        "after PPO, seed 2 was stopped</strong> at step 9: the mean reward has collapsed." in page
+    )
+    assert page.count("was stopped") == 1
+
+
 def test_every_label_is_explained():
     assert set(EXPLANATIONS) == set(Label)
 
