@@ -40,10 +40,10 @@ compare: .venv/installed  ## two runs side by side; A and B: revisions, experime
 	@test -n "$(A)" || { echo "error: say which run: make compare A=<revision or experiment>" >&2; exit 1; }
 	python -m stages.compare "$(A)" "$(or $(B),workspace)"
 
-oracle: .venv/installed .venv-oracle/installed  ## our PPO's numbers beside TRL 0.11.4's, computed anew
+oracle: .venv/installed .venv-oracle/installed  ## what TRL 0.11.4 computes, anew, beside ours
 	python -m tests.oracle.write_inputs
-	.venv-oracle/bin/python tests/oracle/run_trl.py
-	pytest tests/ppo/test_oracle.py $(ARGS)
+	.venv-oracle/bin/python -m tests.oracle.run_trl
+	pytest tests/ppo/test_oracle.py tests/test_trl.py $(ARGS)
 
 bench: .venv/installed  ## how fast the tools are; ARGS: a corpus and questions (benchmarks/search.py)
 	python -m benchmarks.python

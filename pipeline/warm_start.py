@@ -5,7 +5,7 @@ the model call the tool, it is shown some episodes first.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +25,7 @@ class WarmStartSettings(BaseModel):
     demonstrations: int = Field(default=96, ge=1)
     batch_size: int = Field(default=8, ge=1)
     learning_rate: float = Field(default=2e-5, gt=0, allow_inf_nan=False)
+    lr_schedule: Literal["constant", "linear"] = "linear"
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
@@ -39,8 +40,8 @@ def warm_start(
     """Fine-tunes `policy` in place on demonstrations, and yields each step's loss, in nats per token.
 
     The loss is the mean cross-entropy of the model's own tokens; the prompt, the question and the
-    tool's answers are context only. AdamW with a learning rate that falls linearly to 0. Raises
-    PipelineError if there are no demonstrations for its steps.
+    tool's answers are context only. AdamW with a learning rate that stays, or falls linearly to 0.
+    Raises PipelineError if there are no demonstrations for its steps.
     """
     if settings.steps and not demonstrations:
         raise PipelineError(
@@ -64,8 +65,9 @@ def warm_start(
         with machine.autocast():
             logprobs = score(model, batch).logprobs
         loss = -masked_mean(logprobs, mask)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * (1 - step / settings.steps)
+        if settings.lr_schedule == "linear":
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * (1 - step / settings.steps)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

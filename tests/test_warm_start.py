@@ -67,6 +67,22 @@ def test_the_model_learns_to_call(policy, tokenizer):
     assert [h.segments[1].text for h in histories] == [d.segments[0][1] for d in DEMONSTRATIONS]
 
 
+@pytest.mark.parametrize(
+    ("schedule", "rates"), [("linear", [1, 0.75, 0.5, 0.25]), ("constant", [1, 1, 1, 1])]
+)
+def test_the_learning_rate_falls_or_stays(policy, tokenizer, monkeypatch, schedule, rates):
+    used = []
+    genuine = torch.optim.AdamW.step
+
+    def step(self):
+        used.append(self.param_groups[0]["lr"])
+        return genuine(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    run(policy, tokenizer, steps=4, learning_rate=1.0, lr_schedule=schedule)
+    assert used == rates
+
+
 def test_the_same_seed_gives_the_same_losses(tokenizer):
     from pipeline.models import CausalLMWithValueHead
     from tests.tiny import make_model

@@ -20,10 +20,10 @@ def masked_var(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return squares.sum() / (mask.sum() - 1).clamp(min=1)
 
 
-def whiten(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Shifts and scales `x` to mean 0 and variance 1 over the mask; zero outside it."""
-    centred = x - masked_mean(x, mask)
-    return torch.where(mask, centred * torch.rsqrt(masked_var(x, mask) + 1e-8), 0.0)
+def whiten(x: torch.Tensor, mask: torch.Tensor, shift: bool = True) -> torch.Tensor:
+    """Scales `x` to variance 1 over the mask, and shifts it to mean 0 if asked to; zero outside it."""
+    shifted = x - masked_mean(x, mask) if shift else x
+    return torch.where(mask, shifted * torch.rsqrt(masked_var(x, mask) + 1e-8), 0.0)
 
 
 @dataclass(frozen=True)

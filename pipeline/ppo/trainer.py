@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -53,6 +54,7 @@ class PPOConfig(BaseModel):
         0.1  # nats per token: a batch's epochs end early beyond 1.5 times it
     )
     ratio_threshold: Positive = 10.0  # a minibatch whose mean ratio is beyond it is skipped
+    baseline: Literal["value", "none"] = "value"  # what rewards are compared with; none: nothing
     whiten_advantages: bool = True
     bootstrap_truncated: bool = False  # whether an episode cut off by length goes on at its value
     mask: bool = True  # false trains on the tools' tokens too: for experiments
@@ -150,6 +152,8 @@ class PPOTrainer:
 
         with torch.no_grad():
             old, reference = self._score_in_parts(batch)
+            if config.baseline == "none":
+                old = replace(old, values=torch.zeros_like(old.values))
             values = old.values[:, :-1]
             kl = torch.where(mask, old.logprobs - reference.logprobs, 0.0)
             task_scores = torch.tensor([float(s) for s in scores], device=device)
@@ -163,7 +167,7 @@ class PPOTrainer:
                 )
             raw_advantages = advantages
             if config.whiten_advantages:
-                advantages = whiten(advantages, mask)
+                advantages = whiten(advantages, mask, shift=config.baseline == "value")
 
         updates = self._update(batch, old, advantages, returns, mask)
         learning_rate = self.optimizer.param_groups[0]["lr"]
@@ -293,7 +297,8 @@ class PPOTrainer:
             values, old_values, returns, mask, config.cliprange_value
         )
         entropy = masked_mean(new.entropy, mask)
-        loss = policy.loss + config.vf_coef * value - config.entropy_coef * entropy
+        vf_coef = config.vf_coef if config.baseline == "value" else 0.0
+        loss = policy.loss + vf_coef * value - config.entropy_coef * entropy
         stats = {
             "ppo/loss/policy": policy.loss,
             "ppo/loss/value": value,

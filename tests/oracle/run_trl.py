@@ -1,9 +1,12 @@
-"""Lets TRL 0.11.4 compute the oracle's cases. Runs in an environment of its own: see `make oracle`.
+"""Lets TRL 0.11.4 compute the oracle's cases, and run a script. In an environment of its own: `make oracle`.
 
 Per-token outputs have shape (B, R), a response's tokens from the left and 0 after them.
 """
 
 import json
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -11,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer
+
+from tests.tiny import make_model, make_tokenizer
 
 CASES = Path(__file__).parent / "cases"
 
@@ -21,6 +26,11 @@ def main() -> None:
     for case in ("tools", "no-tools"):
         outputs = run(settings, weights, load_file(CASES / f"{case}.safetensors"))
         save_file(outputs, CASES / f"{case}-trl.safetensors")
+    with tempfile.TemporaryDirectory() as folder:
+        make_model("gpt2").save_pretrained(f"{folder}/model")
+        make_tokenizer().save_pretrained(f"{folder}/model")
+        script = [sys.executable, CASES.parent / "script.py", f"{folder}/model", f"{folder}/out"]
+        subprocess.run(script, check=True)
 
 
 def run(settings, weights, episodes) -> dict[str, torch.Tensor]:

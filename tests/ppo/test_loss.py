@@ -23,6 +23,10 @@ def test_whiten():
     assert masked_mean(white, MASK).item() == pytest.approx(0, abs=1e-6)
     assert masked_var(white, MASK).item() == pytest.approx(1, abs=1e-4)
     assert white[~MASK].tolist() == [0, 0]
+    scaled = whiten(x, MASK, shift=False)
+    assert masked_var(scaled, MASK).item() == pytest.approx(1, abs=1e-4)
+    assert (scaled[0, 2] / scaled[0, 0]).item() == pytest.approx(2.0)  # 2 to 1, as in x
+    assert scaled[~MASK].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(

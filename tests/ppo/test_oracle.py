@@ -102,8 +102,8 @@ def names(policy):
 def spy(patch, name, look):
     genuine = getattr(trainer_module, name)
 
-    def spied(*arguments):
-        result = genuine(*arguments)
+    def spied(*arguments, **options):
+        result = genuine(*arguments, **options)
         look(arguments, result)
         return result
 

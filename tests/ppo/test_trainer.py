@@ -229,6 +229,34 @@ def test_adaptive_kl_by_hand():
     assert fixed.value == 0.1
 
 
+def test_without_a_baseline_only_rewarded_episodes_teach(policy):
+    """And the value head, which predicts nothing then, learns nothing."""
+    config = PPOConfig(
+        learning_rate=1e-3, mini_batch_size=4, baseline="none", init_kl_coef=0.0, lam=1.0
+    )
+    queries, responses, scores, masks = batch()
+    stats, moves = step(copy.deepcopy(policy), queries, responses, scores, masks, config=config)
+    assert stats["ppo/policy/advantages_mean"] == pytest.approx(0.5)  # rewards 1, 0, 1, 0
+    assert stats["ppo/val/mean"] == 0
+    assert moves["v_head.weight"].abs().max() == moves["v_head.bias"].abs().max() == 0
+    # Episodes without reward only fill the mean: other tokens in them change nothing.
+    for i, score in enumerate(scores):
+        if not score:
+            responses[i] = random_ids(len(responses[i]), 99 + i)
+    _, other_moves = step(copy.deepcopy(policy), queries, responses, scores, masks, config=config)
+    for name, move in moves.items():
+        torch.testing.assert_close(move, other_moves[name], rtol=1e-3, atol=1e-6)
+    _, with_baseline = step(
+        policy,
+        queries,
+        responses,
+        scores,
+        masks,
+        config=config.model_copy(update={"baseline": "value"}),
+    )
+    assert with_baseline["v_head.bias"].abs().item() > 0
+
+
 def test_entropy_bonus_raises_entropy(policy):
     def entropy_after(coefficient):
         config = PPOConfig(

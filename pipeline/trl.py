@@ -1,0 +1,202 @@
+"""For scripts written for TRL 0.11: its names and arguments, over this project's environment and trainer.
+
+Such a script runs after `from trl import ...` became `from pipeline.trl import ...`. What an argument
+asked for is done, or refused with a reason; nothing is left out in silence but what only changes how
+fast TRL runs or what it logs. `docs/trl.md` says what differs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import AutoModelForCausalLM
+
+from pipeline import environment, models, ppo
+from pipeline.environment import TextHistory
+from pipeline.models import CausalLMWithValueHead
+from pipeline.tools.calculator import calculate
+
+__all__ = [
+    "AutoModelForCausalLMWithValueHead",
+    "PPOConfig",
+    "PPOTrainer",
+    "TextEnvironment",
+    "TextHistory",
+    "load_tool",
+]
+
+HARMLESS: dict[str, tuple] = {"min_length": (-1, 0), "top_k": (0, None), "top_p": (1, None)}
+"""`generation_kwargs` that change nothing at these values."""
+
+UNLIMITED = 1e9
+"""More than any norm or KL."""
+
+
+def load_tool(name: str, **options: Any) -> Callable[[str], str]:
+    """In place of `transformers.load_tool`: the calculator that TRL's example fetched from the hub."""
+    if name != "ybelkada/simple-calculator":
+        raise ValueError(
+            f"no tool {name!r} here; pass the environment a callable from text to text"
+        )
+    return calculate
+
+
+class AutoModelForCausalLMWithValueHead:
+    """Makes policies."""
+
+    @staticmethod
+    def from_pretrained(model: Any, **options: Any) -> CausalLMWithValueHead:
+        """A policy from a causal language model, its folder, or its name on the hub.
+
+        Raises TypeError for options; TRL's quantized the model or added adapters.
+        """
+        if options:
+            raise TypeError(f"from_pretrained takes a model only, not {', '.join(options)}")
+        if isinstance(model, str | Path):
+            model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        return CausalLMWithValueHead(model)
+
+
+@dataclass
+class PPOConfig:
+    """TRL 0.11's, with its defaults, less what is not supported."""
+
+    learning_rate: float = 1.41e-5
+    batch_size: int = 128
+    mini_batch_size: int = 128
+    ppo_epochs: int = 4
+    adap_kl_ctrl: bool = True
+    init_kl_coef: float = 0.2
+    target: float = 6.0
+    horizon: float = 10000.0
+    gamma: float = 1.0
+    lam: float = 0.95
+    cliprange: float = 0.2
+    cliprange_value: float = 0.2
+    vf_coef: float = 0.1
+    max_grad_norm: float | None = None
+    ratio_threshold: float = 10.0
+    early_stopping: bool = False
+    target_kl: float = 1.0
+    seed: int = 0
+    log_with: str | None = None  # one of accelerate's trackers
+    tracker_project_name: str = "trl"
+    tracker_kwargs: dict[str, Any] = field(default_factory=dict)
+    # For the script's own use.
+    exp_name: str = ""
+    model_name: str = ""
+    task_name: str | None = None
+    steps: int = 20000
+    remove_unused_columns: bool = True
+
+    def ours(self) -> ppo.PPOConfig:
+        """What it means to our trainer."""
+        return ppo.PPOConfig(
+            learning_rate=self.learning_rate,
+            mini_batch_size=self.mini_batch_size,
+            ppo_epochs=self.ppo_epochs,
+            adap_kl_ctrl=self.adap_kl_ctrl,
+            init_kl_coef=self.init_kl_coef,
+            target_kl_episode=self.target,
+            horizon=self.horizon,
+            gamma=self.gamma,
+            lam=self.lam,
+            cliprange=self.cliprange,
+            cliprange_value=self.cliprange_value,
+            vf_coef=self.vf_coef,
+            max_grad_norm=self.max_grad_norm or UNLIMITED,
+            ratio_threshold=self.ratio_threshold,
+            target_kl_update=self.target_kl if self.early_stopping else UNLIMITED,
+        )
+
+
+class PPOTrainer(ppo.PPOTrainer):
+    """Our trainer, made by TRL's arguments. `step` is inherited: it takes and returns the same."""
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        model: CausalLMWithValueHead,
+        ref_model: CausalLMWithValueHead | None = None,
+        tokenizer: Any = None,
+        dataset: Any = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        data_collator: Callable[[list], Any] | None = None,
+        *,
+        lr_scheduler: Any = None,
+    ) -> None:
+        torch.manual_seed(config.seed)
+        super().__init__(
+            config.ours(),
+            model,
+            ref_model and ref_model.pretrained_model,
+            optimizer or torch.optim.Adam(model.parameters(), lr=config.learning_rate),
+            lr_scheduler,
+            seed=config.seed,
+        )
+        self.tokenizer = tokenizer
+        self.dataloader = dataset and torch.utils.data.DataLoader(
+            dataset, config.batch_size, shuffle=True, drop_last=True, collate_fn=data_collator
+        )
+        self.accelerator = Accelerator(log_with=config.log_with, cpu=not torch.cuda.is_available())
+        self.accelerator.init_trackers(
+            config.tracker_project_name, asdict(config), config.tracker_kwargs
+        )
+
+    def log_stats(
+        self,
+        stats: Mapping[str, float],
+        batch: Mapping[str, Sequence],
+        rewards: Sequence[float] | Sequence[torch.Tensor],
+        columns_to_log: Sequence[str] = ("query", "response"),
+    ) -> None:
+        """Tells the tracker `log_with` of a step's statistics and rewards, not of its texts."""
+        given = torch.tensor([float(reward) for reward in rewards])
+        self.accelerator.log(
+            {
+                **stats,
+                "env/reward_mean": float(given.mean()),
+                "env/reward_std": float(given.std()),
+            }
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the policy and the tokenizer."""
+        models.save(self.model, self.tokenizer, Path(folder))
+
+
+class TextEnvironment(environment.TextEnvironment):
+    """Our environment, made by TRL's arguments; `max_tool_reponse`, as it was spelled, is in tokens."""
+
+    def __init__(
+        self,
+        model: CausalLMWithValueHead,
+        tokenizer: Any,
+        tools: Any,
+        reward_fn: Callable[..., Sequence],
+        prompt: str,
+        max_turns: int = 4,
+        max_tool_reponse: int = 100,
+        max_length: int | None = None,
+        generation_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        options = {"do_sample": False, **(generation_kwargs or {})}  # the default of `generate`
+        for name in ("pad_token_id", "eos_token_id"):  # the tokenizer's
+            options.pop(name, None)
+        for name, harmless in HARMLESS.items():
+            if options.get(name) in harmless:
+                options.pop(name, None)
+        super().__init__(
+            model,
+            tokenizer,
+            tools,
+            reward_fn,
+            prompt,
+            max_turns,
+            max_tool_reponse,
+            max_length,
+            options,
+        )

@@ -1,0 +1,94 @@
+"""Scripts for TRL 0.11, run with `pipeline.trl`."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import models
+from pipeline.ppo import trainer as trainer_module
+from pipeline.trl import (
+    AutoModelForCausalLMWithValueHead,
+    PPOConfig,
+    PPOTrainer,
+    TextEnvironment,
+    load_tool,
+)
+
+SCRIPT = Path(__file__).parent / "oracle" / "script.py"
+
+
+def test_a_script_for_trl_runs_after_its_import_changed(
+    model, tokenizer, tmp_path, monkeypatch, capsys
+):
+    models.save(model, tokenizer, tmp_path / "model")
+    source = SCRIPT.read_text()
+    assert source.count("from trl import") == 1
+    monkeypatch.setattr(sys, "argv", ["script.py", str(tmp_path / "model"), str(tmp_path / "out")])
+    exec(source.replace("from trl import", "from pipeline.trl import"), {})
+    shown = capsys.readouterr().out
+    assert "Reward: -0." in shown
+    assert "mean score -0." in shown
+    before, after = (
+        torch.load(tmp_path / "out" / models.VALUE_HEAD_FILE)["bias"],
+        models.load(tmp_path / "model")[0].v_head.bias,
+    )
+    assert before.abs().item() > 0 == after.item()  # something was learned, and saved
+
+
+def test_trls_defaults_are_trls():
+    ours = PPOConfig().ours()
+    assert (ours.learning_rate, ours.ppo_epochs, ours.mini_batch_size) == (1.41e-5, 4, 128)
+    assert (ours.init_kl_coef, ours.adap_kl_ctrl, ours.target_kl_episode) == (0.2, True, 6)
+    # Neither clips gradients nor ends epochs early, if not told to.
+    assert ours.max_grad_norm == ours.target_kl_update == 1e9
+    told = PPOConfig(early_stopping=True, target_kl=0.5, max_grad_norm=2.0).ours()
+    assert (told.target_kl_update, told.max_grad_norm) == (0.5, 2.0)
+
+
+def test_the_reference_is_the_one_that_is_given(model, policy):
+    reference = AutoModelForCausalLMWithValueHead.from_pretrained(model)
+    trainer = PPOTrainer(PPOConfig(), policy, reference)
+    assert trainer.ref_model is model
+    assert PPOTrainer(PPOConfig(), policy).ref_model is not policy.pretrained_model
+
+
+def test_the_data_set_comes_in_batches(policy):
+    trainer = PPOTrainer(PPOConfig(batch_size=2), policy, dataset=list("abcde"))
+    batches = list(trainer.dataloader)
+    assert len(batches) == 2
+    assert len({letter for batch in batches for letter in batch}) == 4
+
+
+def test_statistics_go_to_the_tracker(policy, monkeypatch):
+    logged = []
+    trainer = PPOTrainer(PPOConfig(), policy)
+    monkeypatch.setattr(trainer.accelerator, "log", logged.append)
+    trainer.log_stats({"objective/kl": 1.0}, {}, [torch.tensor(1.0), 0.0])
+    assert logged[0]["objective/kl"] == 1.0
+    assert logged[0]["env/reward_mean"] == 0.5
+
+
+def test_what_is_not_supported_is_refused(policy, tokenizer):
+    with pytest.raises(TypeError, match="peft_config"):
+        AutoModelForCausalLMWithValueHead.from_pretrained(policy, peft_config={})
+    with pytest.raises(TypeError, match="score_clip"):
+        PPOConfig(score_clip=1.0)
+    with pytest.raises(ValueError, match="unknown generation_kwargs \\['top_k'\\]"):
+        TextEnvironment(policy, tokenizer, {}, len, "", generation_kwargs={"top_k": 50})
+    with pytest.raises(ValueError, match="no tool 'wiki'"):
+        load_tool("wiki")
+    assert load_tool("ybelkada/simple-calculator")("2*3") == "6"
+
+
+def test_without_generation_kwargs_it_decodes_greedily_as_generate_does(policy, tokenizer):
+    assert not TextEnvironment(policy, tokenizer, {}, len, "").sampler.do_sample
+    sampling = TextEnvironment(
+        policy, tokenizer, {}, len, "", generation_kwargs={"do_sample": True, "top_k": 0.0}
+    )
+    assert sampling.sampler.do_sample
+
+
+def test_the_trainer_is_ours():
+    assert PPOTrainer.step is trainer_module.PPOTrainer.step
