@@ -14,12 +14,15 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export DVC_NO_ANALYTICS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: repro test smoke compare oracle bench lint format lock check clean
+.PHONY: repro studies test smoke compare oracle bench lint format lock check clean
 
 repro: check  ## the whole pipeline, from the model to the report
 	@test -e .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
 	dvc repro report $(ARGS)
 	@echo "Done. Open reports/index.html"
+
+studies: check  ## the same trainings with params varied, from many seeds: hours
+	dvc repro --keep-going studies/dvc.yaml $(ARGS)
 
 check: .venv/installed
 	@python -m pipeline.params

@@ -5,26 +5,29 @@ Only the scripts in `stages/` read it. `python -m pipeline.params` checks the fi
 
 import difflib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, create_model
 
+from pipeline.algorithms import Algorithm, TrainSettings, algorithm_names, load_algorithm
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import EvaluationSettings
 from pipeline.models import Machine, ModelSource
-from pipeline.ppo import PPOConfig
 from pipeline.search.corpus import CorpusSettings
 from pipeline.tasks import EnvironmentSettings, load_task, task_names
-from pipeline.training import TrainSettings
 from pipeline.warm_start import WarmStartSettings
 
 PARAMS_FILE = Path("params.yaml")
 
 
 class TaskParams(BaseModel):
-    """A task's own section. `data` and `tools` have the types that the task declares."""
+    """A task's own section. `data` and `tools` have the types that the task declares.
+
+    There is also a section for each algorithm, with only what differs from the file's for all tasks.
+    """
 
     model_config = ConfigDict(extra="forbid")
     data: Any
@@ -32,11 +35,17 @@ class TaskParams(BaseModel):
     environment: EnvironmentSettings
     warm_start: WarmStartSettings
     train: TrainSettings
-    ppo: PPOConfig  # only what differs from the section `ppo` of the file
+
+
+class TrainParams(BaseModel):
+    """How all tasks are trained."""
+
+    model_config = ConfigDict(extra="forbid")
+    algorithm: str
 
 
 class Params(BaseModel):
-    """The whole file, but for the tasks' sections, which depend on the tasks there are."""
+    """The whole file, but for the sections of tasks and algorithms, which depend on those there are."""
 
     model_config = ConfigDict(extra="forbid")
     tasks: Annotated[list[str], Field(min_length=1)]
@@ -45,15 +54,17 @@ class Params(BaseModel):
     model: ModelSource
     corpus: CorpusSettings
     machine: Machine
-    ppo: PPOConfig
     evaluation: EvaluationSettings
+    train: TrainParams
 
-    def ppo_of(self, task: str) -> PPOConfig:
-        """PPO's knobs for a task: the section `ppo`, changed by what the task's own section says."""
-        changes = self.task(task).ppo
-        return self.ppo.model_copy(
-            update={name: getattr(changes, name) for name in changes.model_fields_set}
+    def algorithm_of(self, task: str) -> tuple[Algorithm, Any]:
+        """The algorithm, and its knobs for a task: its section, changed by what the task's own says."""
+        name = self.train.algorithm
+        changes = getattr(self.task(task), name)
+        config = getattr(self, name).model_copy(
+            update={field: getattr(changes, field) for field in changes.model_fields_set}
         )
+        return load_algorithm(name), config
 
     def task(self, name: str) -> TaskParams:
         """The section of one task. Raises PipelineError if the file has none."""
@@ -63,8 +74,12 @@ class Params(BaseModel):
         return section
 
 
-def load_params(path: Path = PARAMS_FILE) -> Params:
-    """Reads and checks the file; raises PipelineError with one line for each thing wrong in it."""
+def load_params(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = None) -> Params:
+    """Reads and checks the file; raises PipelineError with one line for each thing wrong in it.
+
+    Args:
+        changes: values to take instead of the file's, by key, dots between its parts.
+    """
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -73,12 +88,19 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise PipelineError(f"{path}: expected `key: value` pairs, as in the committed file")
+    for key, value in (changes or {}).items():
+        *sections, last = key.split(".")
+        section = content
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = value
     model = _full_model()
     try:
         params = model.model_validate(content)
     except ValidationError as error:
         lines = [f"{path}: {_explain(model, problem)}" for problem in error.errors()]
         raise PipelineError("\n".join(lines)) from None
+    load_algorithm(params.train.algorithm)
     for name in params.tasks:
         load_task(name)
         params.task(name)
@@ -86,21 +108,25 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 
 
 def _full_model() -> type[Params]:
-    """`Params` with an optional section for every task there is."""
-    sections: dict[str, Any] = {
+    """`Params` with a section for every algorithm, and an optional one for every task, there is."""
+    algorithms: dict[str, Any] = {
+        name: (load_algorithm(name).Config, ...) for name in algorithm_names()
+    }
+    tasks: dict[str, Any] = {
         name: (
             create_model(
                 f"{name}_params",
                 __base__=TaskParams,
                 data=(task.Data, ...),
                 tools=(task.Tools, ...),
+                **algorithms,
             )
             | None,
             None,
         )
         for name, task in ((name, load_task(name)) for name in task_names())
     }
-    return create_model("AllParams", __base__=Params, **sections)
+    return create_model("AllParams", __base__=Params, **algorithms, **tasks)
 
 
 def _explain(model: type[BaseModel], problem: Any) -> str:

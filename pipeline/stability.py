@@ -67,7 +67,7 @@ def instability(curve: Sequence[Mapping[str, float]], episodes_per_step: int) ->
     two are judged by means of `WINDOW` steps.
 
     Args:
-        curve: the statistics that `train` yields, one mapping a step. Rewards are from 0 to 1.
+        curve: the statistics of a training, one mapping a step. Rewards are from 0 to 1.
     """
     step = len(curve)
     if broken := [name for name, value in curve[-1].items() if not math.isfinite(value)]:
@@ -79,7 +79,7 @@ def instability(curve: Sequence[Mapping[str, float]], episodes_per_step: int) ->
             sum(stats[name] for stats in curve[end - WINDOW : end]) / WINDOW
             for end in range(WINDOW, step + 1)
         ]
-        for name in ("env/reward_mean", "ppo/policy/entropy")
+        for name in ("env/reward_mean", "objective/token_entropy")
     )
     best, now = max(rewards), rewards[-1]
     if entropies[-1] < LOWEST_ENTROPY and now < MASTERED:

@@ -36,7 +36,7 @@ def main(task: str) -> None:
     with replacing(analysis_path(task)) as beside:
         analysed.to_parquet(beside, index=False)
     wrong = analysed[(analysed["when"] == "after") & (analysed["reward"] == 0)]
-    print(f"{task}: {len(analysed)} episodes; wrong after PPO, of both modes and all seeds:")
+    print(f"{task}: {len(analysed)} episodes; wrong after training, of both modes and all seeds:")
     print(wrong["label"].value_counts().to_string(header=False) if len(wrong) else "none")
 
 

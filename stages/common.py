@@ -17,6 +17,21 @@ PRETRAINED = Path("data/models/pretrained")
 DOCUMENTS = Path("data/wiki/documents.jsonl.gz")
 INDEX = Path("data/wiki/index")
 REPORTS = Path("reports")
+ARMS = Path("studies/arms.yaml")
+RUNS = Path("studies/runs")
+
+STUDY_COLUMNS = [
+    "id",
+    "mode",
+    "subset",
+    "reward",
+    "label",
+    "end_reason",
+    "tool_calls",
+    "model_tokens",
+    "tool_tokens",
+]
+"""What is kept of the episodes of a study's runs, in git."""
 
 
 def problems_path(task: str, split: str) -> Path:
@@ -64,6 +79,11 @@ def episodes_path(task: str, when: str) -> Path:
 def analysis_path(task: str) -> Path:
     """The episodes of all models with their labels."""
     return Path("data/analysis") / f"{task}.parquet"
+
+
+def run_path(task: str, arm: str, seed: int) -> Path:
+    """The folder of a study's run: curve.csv and record.json of its training, and episodes.csv."""
+    return RUNS / f"{task}-{arm}-{seed}"
 
 
 def read_table(path: Path, made_by: str) -> pd.DataFrame:

@@ -1,12 +1,14 @@
 """Plays a task's test problems with the pretrained, the warm-started or a trained model."""
 
+from pathlib import Path
+
 import pandas as pd
 from tqdm import tqdm
 
 from pipeline import models
 from pipeline.evaluation.evaluate import MODES, evaluate
 from pipeline.files import replacing, require, sha256
-from pipeline.params import load_params
+from pipeline.params import Params, load_params
 from pipeline.tasks import load_task
 from stages.common import (
     PRETRAINED,
@@ -24,8 +26,6 @@ def main(task: str, when: str) -> None:
     """Writes data/episodes/<task>/<when>.parquet; `when` is "before", "warm_start" or
     "after-<seed>". Without a warm start, the second table is empty."""
     params = load_params()
-    section = params.task(task)
-    problems = read_jsonl(problems_path(task, "test"), f"prepare@{task}")
     seed = None
     if when == "before":
         folder = require(PRETRAINED, "fetch_model")
@@ -38,7 +38,16 @@ def main(task: str, when: str) -> None:
     else:
         seed = int(when.removeprefix("after-"))
         folder = require(policy_path(task, seed), f"train@{task}-{seed}")
-    policy, tokenizer = models.load(folder, params.machine.resolve_device())
+    table = play(params, task, folder, when, seed)
+    with replacing(episodes_path(task, when)) as beside:
+        table.to_parquet(beside, index=False)
+
+
+def play(params: Params, task: str, model: Path, when: str, seed: int | None) -> pd.DataFrame:
+    """The episodes of the model in a folder, trained from `seed`, if it was."""
+    section = params.task(task)
+    problems = read_jsonl(problems_path(task, "test"), f"prepare@{task}")
+    policy, tokenizer = models.load(model, params.machine.resolve_device())
     prompt, resources = read_setup(task)
     played = load_task(task)
     batches = evaluate(
@@ -63,11 +72,9 @@ def main(task: str, when: str) -> None:
         "when": when.partition("-")[0],
         "training_seed": seed,
         "sampling_seed": params.evaluation.seed,
-        "checkpoint": sha256(folder / models.WEIGHTS_FILE),
+        "checkpoint": sha256(model / models.WEIGHTS_FILE),
     }
-    table = pd.DataFrame({**source, **row} for row in rows).astype({"training_seed": "Int64"})
-    with replacing(episodes_path(task, when)) as beside:
-        table.to_parquet(beside, index=False)
+    return pd.DataFrame({**source, **row} for row in rows).astype({"training_seed": "Int64"})
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def _episodes(results: list[TaskResults]) -> dict[str, str]:
                     parts = [(s["author"], s["text"]) for s in pair[side]["segments"]]
                     parts.insert(0, ("prompt", f"{pair[side]['question']}\n"))
                     parts.append(("reward", f"\nReward: {pair[side]['reward']:g}"))
-                    pictures[f"{result.name}-{when}"] = episode_picture(parts, f"{when} PPO")
+                    pictures[f"{result.name}-{when}"] = episode_picture(parts, f"{when} training")
     return pictures
 
 

@@ -1,15 +1,17 @@
-"""Trains a task by masked PPO, from one seed."""
+"""Trains a task by one of the algorithms, from one seed."""
 
 import importlib.metadata
 import json
 import platform
+from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
 from pipeline import models, training
+from pipeline.algorithms import algorithm_names
 from pipeline.files import replacing, require, sha256
-from pipeline.params import load_params
+from pipeline.params import Params, load_params
 from pipeline.stability import Unstable
 from pipeline.tasks import load_task
 from pipeline.tracking import tracking
@@ -33,8 +35,20 @@ PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 def main(task: str, seed: int) -> None:
     """Writes the policy, its learning curve, and a record of what it was trained with."""
     params = load_params()
+    # Opened together and first: a place that cannot be written is found before the training, not after.
+    with (
+        replacing(policy_path(task, seed)) as policy,
+        replacing(training_path(task, seed)) as record,
+    ):
+        train(params, task, seed, policy, record, live_path(task, seed))
+
+
+def train(
+    params: Params, task: str, seed: int, policy_folder: Path, training_folder: Path, live: Path
+) -> None:
+    """Trains as the params say, and writes both folders; `live` is where to watch it meanwhile."""
     section = params.task(task)
-    ppo = params.ppo_of(task)
+    algorithm, config = params.algorithm_of(task)
     problems_file = problems_path(task, "train")
     problems = read_jsonl(problems_file, f"prepare@{task}")
     prompt, resources = read_setup(task)
@@ -43,23 +57,10 @@ def main(task: str, seed: int) -> None:
         start = require(PRETRAINED, "fetch_model")
     policy, tokenizer = models.load(start, params.machine.resolve_device())
     learned = load_task(task)
-    steps = training.train(
-        policy,
-        tokenizer,
-        learned,
-        prompt,
-        learned.tools(section.tools, resources),
-        problems,
-        section.environment,
-        section.train,
-        ppo,
-        params.machine,
-        seed,
-    )
     record = {
         "model": json.loads((PRETRAINED / models.SOURCE_FILE).read_text()),
-        task: section.model_dump(mode="json", exclude={"data", "ppo"}),
-        "ppo": ppo.model_dump(mode="json"),
+        task: section.model_dump(mode="json", exclude={"data", *algorithm_names()}),
+        params.train.algorithm: config.model_dump(mode="json"),
         "machine": params.machine.describe(),
         "versions": {
             "python": platform.python_version(),
@@ -75,32 +76,47 @@ def main(task: str, seed: int) -> None:
             )
         },
     }
-    curve = []
-    # Opened together and first: a place that cannot be written is found before the training, not after.
+    curve: list[dict[str, float]] = []
     with (
-        replacing(policy_path(task, seed)) as new_policy,
-        replacing(training_path(task, seed)) as new_training,
-        tracking(params.tracking, f"{task}-{seed}", live_path(task, seed), record) as log,
-        tqdm(steps, f"train {task}, seed {seed}", section.train.steps, unit="step") as bar,
+        tracking(params.tracking, live.name, live, record) as log,
+        tqdm(total=section.train.steps, desc=f"train {task}, seed {seed}", unit="step") as bar,
     ):
+
+        def on_step(stats: dict[str, float]) -> None:
+            curve.append(stats)
+            log(stats, int(stats["step"]))
+            bar.set_postfix_str(
+                f"reward {stats['env/reward_mean']:.2f}, KL {stats['objective/kl']:.2f}"
+            )
+            bar.update()
+
         try:
-            for stats in bar:
-                curve.append(stats)
-                log(stats, int(stats["step"]))
-                bar.set_postfix_str(
-                    f"reward {stats['env/reward_mean']:.2f}, KL {stats['objective/kl']:.2f}"
-                )
+            training.train(
+                policy,
+                tokenizer,
+                learned,
+                prompt,
+                learned.tools(section.tools, resources),
+                problems,
+                section.environment,
+                section.train,
+                algorithm,
+                config,
+                params.machine,
+                seed,
+                on_step,
+            )
         except Unstable as stop:
             if stop.best_step == 0:
                 raise  # there is no policy worth keeping
             tqdm.write(f"warning: stopped at {stop}; keeping the policy of step {stop.best_step}")
             record["stopped"] = {"at": str(stop)}
-        if section.train.keep == "best" or "stopped" in record:
-            record["kept"] = {"policy that played step": curve[-1]["best_step"]}
-        models.save(policy, tokenizer, new_policy)
-        new_training.mkdir()
-        pd.DataFrame(curve).to_csv(new_training / "curve.csv", index=False, float_format="%.6g")
-        (new_training / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+    if section.train.keep == "best" or "stopped" in record:
+        record["kept"] = {"policy that played step": curve[-1]["best_step"]}
+    models.save(policy, tokenizer, policy_folder)
+    training_folder.mkdir()
+    pd.DataFrame(curve).to_csv(training_folder / "curve.csv", index=False, float_format="%.6g")
+    (training_folder / "record.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

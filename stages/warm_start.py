@@ -1,4 +1,4 @@
-"""Shows the pretrained model a task's demonstrations, where the task wants that before PPO."""
+"""Shows the pretrained model a task's demonstrations, where the task wants that before training."""
 
 import pandas as pd
 from tqdm import tqdm

@@ -57,7 +57,7 @@ def test_names_the_key_and_what_would_be_right(tmp_path, key, value, complaint):
 
 def test_a_task_may_change_some_of_ppos_knobs(tmp_path):
     params = load_params(changed(tmp_path, "arithmetic.ppo", {"lam": 0.5, "gae": "walk"}))
-    own = params.ppo_of("arithmetic")
+    _, own = params.algorithm_of("arithmetic")
     assert (own.lam, own.gae) == (0.5, "walk")
     assert own.model_copy(update={"lam": 0.95, "gae": "skip"}) == params.ppo
     with pytest.raises(
@@ -66,6 +66,15 @@ def test_a_task_may_change_some_of_ppos_knobs(tmp_path):
         load_params(changed(tmp_path, "arithmetic.ppo", {"lam": 2}))
     with pytest.raises(PipelineError, match=r"arithmetic\.ppo\.lamm: .* did you mean lam\?"):
         load_params(changed(tmp_path, "arithmetic.ppo", {"lamm": 2}))
+
+
+def test_the_algorithm_is_chosen_by_name(tmp_path):
+    params = load_params(changed(tmp_path, "train.algorithm", "grpo"))
+    algorithm, config = params.algorithm_of("triviaqa")
+    assert algorithm.__name__ == "pipeline.algorithms.grpo"
+    assert config.learning_rate == 4e-5
+    with pytest.raises(PipelineError, match="no algorithm 'dpo'; there is grpo, ppo"):
+        load_params(changed(tmp_path, "train.algorithm", "dpo"))
 
 
 def test_a_listed_task_needs_its_section(tmp_path):

@@ -92,6 +92,7 @@ def project(tmp_path_factory):
         "model.path": str(folder / "tiny-model"),
         "machine.precision": "float32",
         "ppo.mini_batch_size": 2,
+        "grpo.mini_batch_size": 4,
         "arithmetic.data.train": 16,
         "corpus.source": "path",
         "corpus.path": str(folder / "documents.jsonl"),
@@ -171,7 +172,7 @@ def test_a_changed_tool_concerns_only_the_tasks_that_use_it(project, file, task,
     try:
         (project / file).write_text(code + "\n# changed\n")
         run(project, "dvc", "repro", f"demonstrate@{task}", f"demonstrate@{other}")
-        affected = set(json.loads(run(project, "dvc", "status", "--json")))
+        affected = set(json.loads(run(project, "dvc", "status", "dvc.yaml", "--json")))
     finally:
         (project / file).write_text(code)
         run(project, "dvc", "repro")
@@ -187,7 +188,7 @@ def test_another_corpus_reruns_the_index_and_what_follows_but_not_arithmetic(pro
     try:
         set_params(project, {"corpus.path": str(longer)})
         printed = run(project, "dvc", "repro", "demonstrate@triviaqa")
-        affected = run(project, "dvc", "status", "--json")
+        affected = run(project, "dvc", "status", "dvc.yaml", "--json")
     finally:
         (project / "params.yaml").write_text(params)
         run(project, "dvc", "repro")
@@ -246,7 +247,7 @@ def test_a_param_affects_only_the_stages_that_read_it(project, key, value, affec
     params = (project / "params.yaml").read_text()
     try:
         set_params(project, {key: value})
-        changed = json.loads(run(project, "dvc", "status", "--json"))
+        changed = json.loads(run(project, "dvc", "status", "dvc.yaml", "--json"))
     finally:
         (project / "params.yaml").write_text(params)
     directly = {
@@ -344,6 +345,28 @@ def test_every_episode_has_a_label_and_says_where_it_comes_from(project):
         labels = pd.read_csv(project / "reports/tables/labels.csv")
         shares = labels[labels["task"] == task].groupby(["mode", "model"])["share"].sum()
         assert shares.tolist() == pytest.approx([1.0] * 2 * columns, abs=1e-5)
+
+
+def test_studies_vary_the_params(project):
+    runs = ["arithmetic-no_mask-2", "arithmetic-grpo-1"]
+    run(project, "dvc", "repro", *(f"studies/dvc.yaml:calculator@{name}" for name in runs))
+    records = [
+        json.loads((project / "studies/runs" / name / "record.json").read_text()) for name in runs
+    ]
+    assert records[0]["ppo"]["mask"] is False
+    assert "grpo" in records[1]
+    episodes = pd.read_csv(project / "studies/runs/arithmetic-grpo-1/episodes.csv")
+    assert len(episodes) == 2 * 4
+    printed = run(project, "dvc", "repro", "--single-item", "studies/dvc.yaml:report")
+    assert "arithmetic, no_mask: sampled correct" in printed
+    found = json.loads((project / "reports/studies/metrics.json").read_text())["arithmetic"]
+    assert list(found) == ["no_mask", "grpo"]
+    assert found["no_mask"]["seeds"] == [2]
+    assert found["grpo"]["episodes"] == 8
+    page = (project / "reports/studies/index.html").read_text()
+    assert "<td>train.algorithm: grpo<br></td>" in page
+    printed = run(project, "python", "-m", "stages.run_arm", "arithmetic", "mask", "1", status=1)
+    assert "no arm 'mask'; there is default, no_mask, walk, grpo" in printed
 
 
 def test_experiments_can_be_run_and_compared(project):

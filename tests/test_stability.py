@@ -40,7 +40,7 @@ def test_the_best_policy_is_the_one_that_played_when_three_steps_did_best(reward
 def curve(rewards, entropies=None, **last):
     entropies = entropies or [0.5] * len(rewards)
     steps = [
-        {"env/reward_mean": reward, "ppo/policy/entropy": entropy, "objective/kl": 0.1}
+        {"env/reward_mean": reward, "objective/token_entropy": entropy, "objective/kl": 0.1}
         for reward, entropy in zip(rewards, entropies, strict=True)
     ]
     steps[-1] |= last

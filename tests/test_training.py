@@ -1,12 +1,15 @@
 import pytest
 import torch
+from trl import GRPOTrainer
 
 from pipeline import training
+from pipeline.algorithms import TrainSettings, learning_rate_factor, load_algorithm
+from pipeline.errors import PipelineError
 from pipeline.models import Machine
-from pipeline.ppo import PPOConfig, PPOTrainer
+from pipeline.ppo import PPOTrainer
 from pipeline.stability import Unstable
 from pipeline.tasks import EnvironmentSettings, load_task
-from pipeline.training import TrainSettings, learning_rate_factor
+from pipeline.tasks.arithmetic import Arithmetic
 
 
 def settings(**options):
@@ -36,12 +39,13 @@ def test_a_warm_up_must_end():
         settings(warmup_steps=6)
 
 
-def train(policy, tokenizer, problems, **options):
+def train(policy, tokenizer, problems, name="ppo", config=None, **options):
     """Statistics of a training on arithmetic, step by step."""
+    algorithm, curve = load_algorithm(name), []
     task = load_task("arithmetic")
     tools = task.tools(None, {})
     prompt, _ = task.demonstrate(problems, tools, 0)
-    return training.train(
+    training.train(
         policy,
         tokenizer,
         task,
@@ -50,10 +54,13 @@ def train(policy, tokenizer, problems, **options):
         problems,
         EnvironmentSettings(max_turns=2, max_new_tokens=5, max_tool_response=5),
         settings(**options),
-        PPOConfig(),
+        algorithm,
+        config or algorithm.Config(),
         Machine(device="cpu", precision="float32"),
         seed=1,
+        on_step=curve.append,
     )
+    return curve
 
 
 @pytest.fixture
@@ -72,7 +79,7 @@ def test_the_trainer_gets_the_episodes_that_were_played(policy, tokenizer, probl
 
     monkeypatch.setattr(PPOTrainer, "step", step)
     task = load_task("arithmetic")
-    stats = list(train(policy, tokenizer, problems))
+    stats = train(policy, tokenizer, problems)
     assert [s["episodes"] for s in stats] == [3, 6, 9, 12, 15, 18]
     assert [s["best_step"] for s in stats] == [0, 0, 3, 4, 5, 6]  # no reward is better than another
     # float32 on both sides: what is left is the order of additions.
@@ -102,12 +109,71 @@ def test_a_training_that_breaks_stops_and_leaves_the_best_policy(
         return stats | ({"ppo/loss/total": float("nan")} if len(played) == broken_step else {})
 
     monkeypatch.setattr(PPOTrainer, "step", step)
-    steps = train(policy, tokenizer, problems, keep="last")
     with pytest.raises(Unstable, match=f"step {broken_step}: ppo/loss/total not a finite") as stop:
-        list(steps)
+        train(policy, tokenizer, problems, keep="last")
     assert len(played) == broken_step
     assert stop.value.best_step == kept
     if kept:
         assert all(
             torch.equal(x, played[kept - 1][name]) for name, x in policy.state_dict().items()
         )
+
+
+def test_an_algorithm_that_is_not_there_is_named():
+    with pytest.raises(PipelineError, match="no algorithm 'dpo'; there is grpo, ppo"):
+        load_algorithm("dpo")
+
+
+def test_grpo_trains_on_the_environments_episodes(policy, tokenizer, problems, monkeypatch):
+    """TRL's trainer gets our tokens, masks and rewards, and the policy learns from them."""
+    before = {name: x.clone() for name, x in policy.state_dict().items()}
+    losses = []
+    genuine = GRPOTrainer._compute_loss
+
+    def compute_loss(self, model, inputs):
+        losses.append(inputs)
+        # What it works with, prompts shared, is what TRL computes row by row.
+        tokens, mask = (
+            torch.cat([inputs[f"prompt_{kind}"], inputs[f"completion_{kind}"]], dim=1)
+            for kind in ("ids", "mask")
+        )
+        width = inputs["completion_ids"].shape[1]
+        score = "_get_per_token_logps_and_entropies"
+        arguments = (model, tokens, mask, width)
+        ours = getattr(self, score)(*arguments, compute_entropy=True)
+        theirs = getattr(GRPOTrainer, score)(self, *arguments, compute_entropy=True)
+        written = inputs["completion_mask"].bool()
+        for mine, other in zip(ours[:2], theirs[:2]):
+            torch.testing.assert_close(mine[written], other[written], rtol=1e-4, atol=1e-5)
+        return genuine(self, model, inputs)
+
+    monkeypatch.setattr(GRPOTrainer, "_compute_loss", compute_loss)
+    monkeypatch.setattr(Arithmetic, "reward", lambda self, text, problem: float(len(text) % 2))
+    config = load_algorithm("grpo").Config(mini_batch_size=4, num_generations=2, learning_rate=1e-3)
+    curve = train(policy, tokenizer, problems, "grpo", config, steps=3, episodes_per_step=8)
+    assert [stats["episodes"] for stats in curve] == [8, 16, 24]
+    assert curve[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
+    assert abs(curve[-1]["objective/kl"]) > 1e-3
+    assert [stats["grpo/reward"] for stats in curve] == [
+        stats["env/reward_mean"] for stats in curve
+    ]
+    assert [len(inputs["completion_ids"]) for inputs in losses] == [4] * 6
+    for step in (losses[0:2], losses[2:4], losses[4:6]):
+        groups = {}
+        for inputs in step:
+            # All of these episodes' tokens are the model's, and only those count.
+            assert torch.equal(inputs["tool_mask"] * inputs["completion_mask"], inputs["tool_mask"])
+            for prompt, advantage in zip(inputs["prompt_ids"].tolist(), inputs["advantages"]):
+                groups.setdefault(tuple(prompt), []).append(advantage.item())
+        # Two episodes of each problem, compared with each other.
+        assert [len(group) for group in groups.values()] == [2] * 4
+        assert all(abs(sum(group)) < 1e-4 for group in groups.values())
+    moved = {name for name, x in policy.state_dict().items() if not torch.equal(x, before[name])}
+    assert any("layers" in name for name in moved)
+    assert not any("v_head" in name for name in moved)
+
+
+def test_grpo_needs_whole_groups(policy, tokenizer, problems):
+    config = load_algorithm("grpo").Config(mini_batch_size=4, num_generations=3)
+    with pytest.raises(PipelineError, match="must be a multiple of mini_batch_size"):
+        train(policy, tokenizer, problems, "grpo", config, episodes_per_step=8)

@@ -44,7 +44,7 @@ class PPOConfig(BaseModel):
     cliprange_value: Positive = 0.2
     vf_coef: NotNegative = 0.1
     entropy_coef: NotNegative = 0.0
-    init_kl_coef: NotNegative = 0.05
+    init_kl_coef: NotNegative = 0.02
     adap_kl_ctrl: bool = (
         False  # whether init_kl_coef is adapted to hold the KL near target_kl_episode
     )
@@ -178,6 +178,7 @@ class PPOTrainer:
             "objective/kl": episode_kl,
             "objective/kl_coef": self.kl_controller.value,
             "objective/entropy": float(-torch.where(mask, old.logprobs, 0.0).sum(dim=1).mean()),
+            "objective/token_entropy": float(masked_mean(old.entropy, mask)),
             "objective/logprobs": float(masked_mean(old.logprobs, mask)),
             "objective/ref_logprobs": float(masked_mean(reference.logprobs, mask)),
             "ppo/mean_scores": float(task_scores.mean()),

@@ -27,7 +27,7 @@ EXPLANATIONS: dict[Label, tuple[str, str]] = {
     Label.SYNTAX_ERROR: ("the program is not Python", "More warm-start steps."),
     Label.RUNTIME_ERROR: (
         "the program raised an exception",
-        "More PPO steps; see which exceptions.",
+        "More training steps; see which exceptions.",
     ),
     Label.TIME_OUT: (
         "the program ran too long",
@@ -39,7 +39,7 @@ EXPLANATIONS: dict[Label, tuple[str, str]] = {
     ),
     Label.WRONG_NUMBER: (
         "the tool computed something else than the answer",
-        "More PPO steps; look for what kind of problem it misunderstands.",
+        "More training steps; look for what kind of problem it misunderstands.",
     ),
     Label.OVERLONG_RESPONSE: (
         "the tool had the answer, but its text was cut before it or filled the episode",
@@ -47,15 +47,15 @@ EXPLANATIONS: dict[Label, tuple[str, str]] = {
     ),
     Label.NO_SUBMIT: (
         "the model saw the answer and handed in nothing",
-        "More PPO steps; a larger max_turns or max_new_tokens if the text is cut off.",
+        "More training steps; a larger max_turns or max_new_tokens if the text is cut off.",
     ),
     Label.MISREAD: (
         "the model saw the answer and handed in another",
-        "More PPO steps, a larger model, or shorter paragraphs.",
+        "More training steps, a larger model, or shorter paragraphs.",
     ),
     Label.MISREPORTED: (
         "the tool computed the answer and the model handed in another",
-        "More PPO steps.",
+        "More training steps.",
     ),
 }
 """For each label what it means and what to try."""

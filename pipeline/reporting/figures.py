@@ -24,7 +24,7 @@ CURVES = {
 }
 
 STYLE: Any = {"svg.hashsalt": "learning-tools", "svg.fonttype": "none", "font.size": 10}
-LINES = ("#1f6fb2", "#e08a2e")
+LINES = ("#1f6fb2", "#e08a2e", "#b0413e", "#4c8c4a", "#7a5ea8")
 COLOURS = {
     "before": "#9aa5ae",
     "warm_start": LINES[1],
@@ -64,7 +64,7 @@ def learning_curves(curves: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(CURVES), figsize=(9, 3.2), layout="constrained")
         for axis, (column, label) in zip(axes, CURVES.items()):
-            for colour, (title, seeds) in zip(LINES, curves.items()):
+            for colour, (title, seeds) in zip(LINES, curves.items(), strict=False):
                 _lines(
                     axis,
                     [curve.set_index("step")[column] for curve in seeds.values()],
@@ -181,6 +181,8 @@ def correct_rates(
         figure, axis = plt.subplots(figsize=(9, 0.6 + 0.32 * len(lines)), layout="constrained")
         for column, title in titles.items():
             places = [i for i, (task, _) in enumerate(lines) if column in metrics[task]]
+            if not places:
+                continue  # no task had a warm start
             found = [metrics[lines[i][0]][column][lines[i][1]] for i in places]
             rates = [rate["correct_rate"] for rate in found]
             errors = [

@@ -18,7 +18,7 @@ from pipeline.reporting.explanations import DIAGNOSES, EXPLANATIONS
 from pipeline.reporting.figures import correct_rates, label_shares, learning_curves, lengths
 from pipeline.reporting.results import MEASURES, TaskResults
 
-COLUMNS = {"before": "pretrained", "warm_start": "warm start", "after": "after PPO"}
+COLUMNS = {"before": "pretrained", "warm_start": "warm start", "after": "after training"}
 """The report's columns and their titles."""
 
 PRINTED = 1
@@ -55,16 +55,8 @@ def render(
         drawn: the figures.
         differences: if the page compares two runs, the params that differ, with the value of each.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
-    environment.filters["points"] = lambda share: f"{100 * share:+.1f}"
-    return environment.get_template("report.html").render(
+    template = environment().get_template("report.html")
+    return template.render(
         results=results,
         titles=titles,
         differences=differences,
@@ -77,8 +69,22 @@ def render(
         response_tag=RESPONSE,
         marked=_marked,
         colours={author: style.rpartition(" ")[2] for author, style in STYLES.items()},
-        figure=lambda name: Markup(_inline(drawn[name])),
+        figure=lambda name: inline(drawn[name]),
     )
+
+
+def environment() -> jinja2.Environment:
+    """Where the pages' templates are found, and what they share."""
+    shared = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shared.filters["percent"] = lambda share: f"{100 * share:.1f}%"
+    shared.filters["points"] = lambda share: f"{100 * share:+.1f}"
+    return shared
 
 
 def _marked(task: TaskResults, row: Mapping[str, Any], text: str) -> Markup:
@@ -91,7 +97,7 @@ def _marked(task: TaskResults, row: Mapping[str, Any], text: str) -> Markup:
     return Markup("{}<mark>{}</mark>{}").format(text[:start], text[start:end], text[end:])
 
 
-def _inline(svg: str) -> str:
+def inline(svg: str) -> Markup:
     """The `<svg>` element of an SVG file, with ids of its own so that several fit in one page."""
     element = svg[svg.index("<svg") :]
     root = ElementTree.fromstring(element)
@@ -100,4 +106,4 @@ def _inline(svg: str) -> str:
         element = element.replace(f'id="{name}"', f'id="{prefix}{name}"')
         element = element.replace(f'"#{name}"', f'"#{prefix}{name}"')
         element = element.replace(f"url(#{name})", f"url(#{prefix}{name})")
-    return element
+    return Markup(element)

@@ -334,7 +334,7 @@ def test_walking_is_another_estimator(policy):
 
 
 def test_schedule_and_kl_controller_move_once_a_step(policy):
-    config = PPOConfig(adap_kl_ctrl=True, horizon=100.0)
+    config = PPOConfig(adap_kl_ctrl=True, init_kl_coef=0.05, horizon=100.0)
     trainer = PPOTrainer(config, policy)
     trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, lambda i: 0.5**i)
     stats = [trainer.step(*batch()) for _ in range(2)]

@@ -190,7 +190,8 @@ def test_the_page_tells_which_seed_was_stopped_and_why(results):
     records = {"after": {1: {}, 2: {"stopped": {"at": "step 9: the mean reward has collapsed"}}}}
     page = page_of(replace(results, records=records))
     assert (
-        "after PPO, seed 2 was stopped</strong> at step 9: the mean reward has collapsed." in page
+        "after training, seed 2 was stopped</strong> at step 9: the mean reward has collapsed."
+        in page
     )
     assert page.count("was stopped") == 1
 

@@ -1,0 +1,61 @@
+"""Writes what the studies found: a page, its figures, and the numbers."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from pipeline.errors import PipelineError
+from pipeline.files import replacing
+from pipeline.reporting.studies import Run, figures, render, summarize
+from stages.common import ARMS, REPORTS, RUNS, run_stage
+
+
+def main() -> None:
+    """Writes reports/studies from the runs there are in studies/runs."""
+    changes = yaml.safe_load(ARMS.read_text())
+    tasks = _read(list(changes))
+    if not tasks:
+        raise PipelineError(
+            f"{RUNS} holds no runs: run `dvc repro --keep-going studies/dvc.yaml` first"
+        )
+    drawn = figures(tasks)
+    summaries = {task: summarize(arms) for task, arms in tasks.items()}
+    with replacing(REPORTS / "studies") as beside:
+        beside.mkdir()
+        (beside / "index.html").write_text(render(tasks, changes, drawn))
+        (beside / "metrics.json").write_text(json.dumps(summaries, indent=2) + "\n")
+        for name, svg in drawn.items():
+            (beside / f"{name}.svg").write_text(svg)
+    for task, arms in summaries.items():
+        for arm, found in arms.items():
+            rate = found["rates"]["sampled"]
+            print(
+                f"{task}, {arm}: sampled correct {rate['correct_rate']:.1%} ({rate['low']:.1%} to "
+                f"{rate['high']:.1%}), {found['mastered']} of {len(found['seeds'])} seeds at 95%"
+            )
+
+
+def _read(arms: list[str]) -> dict[str, dict[str, dict[int, Run]]]:
+    """The runs by task, arm (in the order of the file) and seed."""
+    found: dict[str, dict[str, dict[int, Run]]] = {}
+    for folder in sorted(RUNS.glob("*-*-*"), key=lambda f: _order(f, arms)):
+        task, arm, seed = folder.name.split("-")
+        found.setdefault(task, {}).setdefault(arm, {})[int(seed)] = Run(
+            pd.read_csv(folder / "curve.csv"),
+            json.loads((folder / "record.json").read_text()),
+            pd.read_csv(folder / "episodes.csv", keep_default_na=False),
+        )
+    return found
+
+
+def _order(folder: Path, arms: list[str]) -> tuple[str, int, int]:
+    task, arm, seed = folder.name.split("-")
+    if arm not in arms:
+        raise PipelineError(f"{folder} is of no arm in {ARMS}: remove the folder")
+    return task, arms.index(arm), int(seed)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,38 @@
+"""Trains and evaluates a task from one seed, as an arm of a study has it."""
+
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from pipeline.errors import PipelineError
+from pipeline.evaluation.analysis import analyse
+from pipeline.files import replacing
+from pipeline.params import load_params
+from pipeline.tasks import load_task
+from stages.common import ARMS, STUDY_COLUMNS, live_path, read_setup, run_path, run_stage
+from stages.evaluate import play
+from stages.train import train
+
+
+def main(task: str, arm: str, seed: int) -> None:
+    """Writes studies/runs/<task>-<arm>-<seed>: learning curve, record, and episodes with labels."""
+    arms = yaml.safe_load(ARMS.read_text())
+    if arm not in arms:
+        raise PipelineError(f"{ARMS}: no arm {arm!r}; there is {', '.join(arms)}")
+    params = load_params(changes=arms[arm])
+    target = run_path(task, arm, seed)
+    # The policy is not kept: there are dozens, of half a gigabyte each.
+    with replacing(target) as beside, tempfile.TemporaryDirectory() as folder:
+        policy = Path(folder) / "policy"
+        train(params, task, seed, policy, beside, live_path(f"{task}-{arm}", seed))
+        episodes = play(params, task, policy, f"after-{seed}", seed)
+        played = load_task(task)
+        _, resources = read_setup(task)
+        tools = played.tools(params.task(task).tools, resources)
+        labelled = analyse(episodes, played, tools)
+        labelled[STUDY_COLUMNS].to_csv(beside / "episodes.csv", index=False)
+
+
+if __name__ == "__main__":
+    run_stage(main, task=str, arm=str, seed=int)
