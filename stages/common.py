@@ -1,7 +1,9 @@
 """What all stage scripts share: where things lie, and errors told in one line."""
 
 import argparse
+import ctypes
 import json
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +106,7 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
     parser = argparse.ArgumentParser(description=(main.__doc__ or "").strip())
     for name, kind in arguments.items():
         parser.add_argument(name, type=kind)
+    _keep_freed_memory()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     try:
@@ -112,6 +115,18 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error.filename or ''}: {error.strerror or error}")
+
+
+def _keep_freed_memory() -> None:
+    """Has glibc keep what is freed for what is allocated next, instead of giving it back.
+
+    Tensors of many megabytes come and go with every layer, and fresh pages for each of them took
+    between a tenth and a quarter of the time of an evaluation.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX: no mapping of its own for a large piece
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing back to the system
 
 
 def read_setup(task: str) -> tuple[str, dict[str, Any]]:
