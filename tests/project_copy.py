@@ -23,7 +23,8 @@ def copy_project(destination: Path, overrides: dict[str, Any], share_cache: bool
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in names.splitlines():
-        if name.startswith("reports/") or name == "dvc.lock" or not (ROOT / name).is_file():
+        result = name.startswith(("reports/", "studies/runs/")) or name.endswith("dvc.lock")
+        if result or not (ROOT / name).is_file():
             continue
         (destination / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, destination / name)
