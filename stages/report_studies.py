@@ -1,14 +1,13 @@
 """Writes what the studies found: a page, its figures, and the numbers."""
 
 import json
-from pathlib import Path
 
 import pandas as pd
 import yaml
 
 from pipeline.errors import PipelineError
 from pipeline.files import replacing
-from pipeline.reporting.studies import Run, figures, render, summarize
+from pipeline.reporting.studies import MASTERED, Run, figures, render, summarize
 from stages.common import ARMS, REPORTS, RUNS, run_stage
 
 
@@ -24,7 +23,7 @@ def main() -> None:
     summaries = {task: summarize(arms) for task, arms in tasks.items()}
     with replacing(REPORTS / "studies") as beside:
         beside.mkdir()
-        (beside / "index.html").write_text(render(tasks, changes, drawn))
+        (beside / "index.html").write_text(render(tasks, summaries, changes, drawn))
         (beside / "metrics.json").write_text(json.dumps(summaries, indent=2) + "\n")
         for name, svg in drawn.items():
             (beside / f"{name}.svg").write_text(svg)
@@ -33,28 +32,26 @@ def main() -> None:
             rate = found["rates"]["sampled"]
             print(
                 f"{task}, {arm}: sampled correct {rate['correct_rate']:.1%} ({rate['low']:.1%} to "
-                f"{rate['high']:.1%}), {found['mastered']} of {len(found['seeds'])} seeds at 95%"
+                f"{rate['high']:.1%}), {found['mastered']} of {len(found['seeds'])} seeds at {MASTERED:.0%}"
             )
 
 
 def _read(arms: list[str]) -> dict[str, dict[str, dict[int, Run]]]:
     """The runs by task, arm (in the order of the file) and seed."""
     found: dict[str, dict[str, dict[int, Run]]] = {}
-    for folder in sorted(RUNS.glob("*-*-*"), key=lambda f: _order(f, arms)):
+    for folder in sorted(RUNS.glob("[!.]*-*-*")):  # not the half-written ones
         task, arm, seed = folder.name.split("-")
+        if arm not in arms:
+            raise PipelineError(f"{folder} is of no arm in {ARMS}: remove the folder")
         found.setdefault(task, {}).setdefault(arm, {})[int(seed)] = Run(
             pd.read_csv(folder / "curve.csv"),
             json.loads((folder / "record.json").read_text()),
             pd.read_csv(folder / "episodes.csv", keep_default_na=False),
         )
-    return found
-
-
-def _order(folder: Path, arms: list[str]) -> tuple[str, int, int]:
-    task, arm, seed = folder.name.split("-")
-    if arm not in arms:
-        raise PipelineError(f"{folder} is of no arm in {ARMS}: remove the folder")
-    return task, arms.index(arm), int(seed)
+    return {
+        task: {arm: dict(sorted(runs[arm].items())) for arm in arms if arm in runs}
+        for task, runs in found.items()
+    }
 
 
 if __name__ == "__main__":

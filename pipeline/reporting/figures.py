@@ -1,6 +1,7 @@
 """Figures as SVG text: small, sharp in print, and the same to the byte from the same data."""
 
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -64,7 +65,7 @@ def learning_curves(curves: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(CURVES), figsize=(9, 3.2), layout="constrained")
         for axis, (column, label) in zip(axes, CURVES.items()):
-            for colour, (title, seeds) in zip(LINES, curves.items(), strict=False):
+            for colour, (title, seeds) in zip(itertools.cycle(LINES), curves.items()):
                 _lines(
                     axis,
                     [curve.set_index("step")[column] for curve in seeds.values()],

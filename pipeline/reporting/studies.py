@@ -92,11 +92,15 @@ def figures(tasks: Mapping[str, Arms]) -> dict[str, str]:
 
 
 def render(
-    tasks: Mapping[str, Arms], changes: Mapping[str, Mapping[str, Any]], drawn: Mapping[str, str]
+    tasks: Mapping[str, Arms],
+    summaries: Mapping[str, Mapping[str, Any]],
+    changes: Mapping[str, Mapping[str, Any]],
+    drawn: Mapping[str, str],
 ) -> str:
     """The page's HTML.
 
     Args:
+        summaries: what `summarize` returns of each task.
         changes: the params that an arm changes, by arm.
         drawn: the figures.
     """
@@ -104,7 +108,7 @@ def render(
         environment()
         .get_template("studies.html")
         .render(
-            summaries={task: summarize(arms) for task, arms in tasks.items()},
+            summaries=summaries,
             tasks=tasks,
             changes=changes,
             mastered=MASTERED,

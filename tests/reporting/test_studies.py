@@ -64,7 +64,8 @@ def test_no_difference_is_told_where_there_is_no_spread(first, second):
 
 def test_the_page(arms):
     tasks = {"arithmetic": arms}
-    page = render(tasks, {"default": {}, "walk": {"ppo.gae": "walk"}}, figures(tasks))
+    summaries = {"arithmetic": summarize(arms)}
+    page = render(tasks, summaries, {"default": {}, "walk": {"ppo.gae": "walk"}}, figures(tasks))
     assert "<td>ppo.gae: walk<br></td>" in page
     assert "<strong>-75.0</strong>" in page
     assert "1 of 2" in page
