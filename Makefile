@@ -48,7 +48,9 @@ oracle: .venv/installed .venv-oracle/installed  ## what TRL 0.11.4 computes, ane
 	.venv-oracle/bin/python -m tests.oracle.run_trl
 	pytest tests/ppo/test_oracle.py tests/test_trl.py $(ARGS)
 
-bench: .venv/installed  ## how fast the tools are; ARGS: a corpus and questions (benchmarks/search.py)
+bench: .venv/installed  ## how fast model and tools are; ARGS: a corpus and questions (benchmarks/search.py)
+	dvc repro fetch_model demonstrate@arithmetic
+	python -m benchmarks.model
 	python -m benchmarks.python
 	python -m benchmarks.search $(ARGS)
 

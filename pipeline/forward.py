@@ -1,20 +1,21 @@
 """Forward passes that compute a shared few-shot prompt once for a whole batch.
 
 All episodes of a task begin with the same prompt, which is most of their tokens. Its keys and values
-are computed for one row and expanded to the batch; only what differs is computed row by row. With
-gradients enabled this is exact for training too: the prompt's part of the gradient flows back through
-the expanded keys and values.
+are computed once; only what differs is computed for each episode. `SharedPrefix` is for sampling: it
+never copies the prompt's keys and values. `hidden_states` is for tokens that are already there, and exact
+for training, too: the prompt's part of the gradient flows back through its keys and values, which are
+expanded to all rows.
 
 The passes end at the last hidden states. The vocabulary head is applied by the caller, to just the
 positions that it needs: with a vocabulary of 49,152 it is the larger part of the work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
+from transformers import AttentionInterface, DynamicCache
 
 
 def shared_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
@@ -26,48 +27,207 @@ def shared_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
     return min(shared, min(len(sequence) for sequence in sequences) - 1)
 
 
-def forward_after_prefix(
-    model: Any, sequences: Sequence[Sequence[int]], prefix_length: int, padding_side: str
-) -> tuple[Any, torch.Tensor, torch.Tensor]:
-    """Runs a causal language model over `sequences`, their first `prefix_length` tokens only once.
+class SharedPrefix:
+    """Tokens that all sequences of a batch begin with, and their keys and values, computed once.
+
+    Sequences that go on from there are run by `proceed`, with a cache of just their own tokens: the
+    prefix is never copied for each of them, and all attend to it in one matrix product.
 
     Args:
         model: a `transformers` causal language model.
-        sequences: B lists of token ids, alike in their first `prefix_length` tokens and longer.
-        prefix_length: may be 0.
-        padding_side: where the rest of shorter sequences is padded, "left" or "right".
+        tokens: P token ids; may be none.
+    """
 
-    Returns:
-        output: the base model's, with `last_hidden_state` (B, W, hidden size) for the W columns
-            after the prefix and the keys and values of everything in `past_key_values`.
-        tokens: the tokens in those columns, (B, W).
-        attention_mask: 1 on tokens, 0 on padding, (B, prefix_length + W).
+    def __init__(self, model: Any, tokens: Sequence[int]) -> None:
+        self.model = model
+        self.length = len(tokens)
+        self._layers = [(keys[0], values[0]) for keys, values in _keys_and_values(model, tokens)]
+        self._used: set[int] = set()
+
+    def proceed(self, tokens: torch.Tensor, own_mask: torch.Tensor, cache: DynamicCache) -> Any:
+        """Runs the model over B sequences' next W tokens.
+
+        Args:
+            tokens: (B, W).
+            own_mask: (B, S), 1 on tokens and 0 on padding, of what follows the prefix up to and with
+                `tokens`, which are its last W columns.
+            cache: the keys and values of the columns before those; gets theirs added.
+
+        Returns:
+            The base model's output, `last_hidden_state` of shape (B, W, hidden size).
+
+        Raises:
+            ValueError: for an architecture whose attention cannot be told of a prefix.
+        """
+        width = tokens.shape[1]
+        causal = own_mask.new_ones(own_mask.shape[1], own_mask.shape[1]).tril()[-width:].bool()
+        seen = causal & own_mask[:, None, :].bool()
+        positions = (self.length + own_mask.cumsum(1) - 1)[:, -width:].clamp(min=0)
+        self._used.clear()
+        with _attention(self.model, _attend_after_prefix.__name__):
+            output = self.model.base_model(
+                input_ids=tokens,
+                attention_mask=_additive(seen[:, None], self.model),
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                shared_prefix=self,
+            )
+        if len(self._used) != len(cache.layers):
+            raise ValueError(f"models like {type(self.model).__name__} are not supported")
+        return output
+
+    def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """A layer's keys and values, (key heads, P, head size) each; None if there are no tokens."""
+        self._used.add(index)
+        return self._layers[index] if self.length else None
+
+
+SCORES_AT_A_TIME = 2**23
+"""How many attention scores `_attend_after_prefix` holds at a time, 32 MB of them."""
+
+
+def _attend_after_prefix(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float,
+    shared_prefix: SharedPrefix,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention to a prefix that all rows share, and to each row's own keys; no gradients.
+
+    In the place of `transformers`' own attention functions, with their arguments: `query` is (B, heads,
+    W, head size), `key` and `value` (B, key heads, S, head size), `attention_mask` what is added to
+    scores of own keys, (B, 1, W, S). Returns (B, W, heads, head size).
+    """
+    prefix = shared_prefix.layer(module.layer_idx)
+    heads, width, size = query.shape[1:]
+    key_heads, own = key.shape[1:3]
+    length = shared_prefix.length
+    at_a_time = max(1, SCORES_AT_A_TIME // (heads * width * (length + own)))
+    outputs = []
+    for q, k, v, mask in zip(*(x.split(at_a_time) for x in (query, key, value, attention_mask))):
+        rows = len(q)
+        q = q.reshape(
+            rows, key_heads, -1, size
+        )  # query heads that share a key, one below the other
+        added = mask.expand(-1, heads // key_heads, -1, -1).reshape(rows, 1, -1, own)
+        scores = (q @ k.transpose(2, 3)).float() * scaling + added
+        if prefix is not None:
+            # As if all rows were one, of many queries.
+            together = q.transpose(0, 1).reshape(key_heads, -1, size)
+            to_prefix = (together @ prefix[0].transpose(1, 2)).float() * scaling
+            to_prefix = to_prefix.view(key_heads, rows, -1, length).transpose(0, 1)
+            scores = torch.cat([to_prefix, scores], dim=-1)
+        weights = scores.softmax(-1).to(v.dtype)
+        output = weights[..., length:] @ v
+        if prefix is not None:
+            of_prefix = weights[..., :length].transpose(0, 1).reshape(key_heads, -1, length)
+            output += (of_prefix @ prefix[1]).view(key_heads, rows, -1, size).transpose(0, 1)
+        outputs.append(output.reshape(rows, heads, width, size))
+    return torch.cat(outputs).transpose(1, 2), None
+
+
+AttentionInterface.register(_attend_after_prefix.__name__, _attend_after_prefix)
+
+
+@contextmanager
+def _attention(model: Any, name: str) -> Iterator[None]:
+    """Has a model use the attention function of that name meanwhile."""
+    before = model.config._attn_implementation
+    model.base_model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.base_model.set_attn_implementation(before)
+
+
+def _additive(seen: torch.Tensor, model: Any) -> torch.Tensor:
+    """A mask to add to attention scores: 0 where `seen`, else the lowest number there is.
+
+    Raises ValueError for a model of which some layers see less than all that is given.
+    """
+    kinds = set(getattr(model.config, "layer_types", None) or [])
+    if getattr(model.config, "sliding_window", None) or kinds - {"full_attention"}:
+        raise ValueError(f"sliding windows ({type(model).__name__}) are not supported")
+    dtype = model.get_input_embeddings().weight.dtype
+    lowest = torch.finfo(dtype).min
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, lowest)
+
+
+def hidden_states(
+    model: Any, sequences: Sequence[Sequence[int]], prefix_length: int
+) -> torch.Tensor:
+    """The last hidden states of all tokens after the prefix, sequence by sequence: (N, hidden size).
+
+    Sequences are packed: several share a row, in which each attends to the prefix and to itself. With a
+    row for each, padded to the longest, up to a sixth of the work was on padding.
+
+    Args:
+        model: a `transformers` causal language model.
+        sequences: lists of token ids, alike in their first `prefix_length` tokens and longer.
+        prefix_length: may be 0.
     """
     device = model.get_input_embeddings().weight.device
-    rests = [torch.tensor(sequence[prefix_length:], device=device) for sequence in sequences]
-    tokens = pad_sequence(rests, batch_first=True, padding_side=padding_side)
-    mask = pad_sequence(
-        [torch.ones_like(rest) for rest in rests], batch_first=True, padding_side=padding_side
-    )
-    attention_mask = torch.cat([mask.new_ones(len(rests), prefix_length), mask], dim=1)
+    lengths = [len(sequence) - prefix_length for sequence in sequences]
+    rows = pack(lengths)
+    places: dict[int, tuple[int, slice]] = {}  # of each sequence: its row, and its columns there
+    width = 0
+    for number, row in enumerate(rows):
+        column = 0
+        for index in row:
+            places[index] = (number, slice(column, column + lengths[index]))
+            column += lengths[index]
+        width = max(width, column)
+    tokens = torch.zeros(len(rows), width, dtype=torch.long)
+    positions = torch.zeros_like(tokens)
+    owners = torch.full_like(tokens, -1)  # which sequence a token belongs to, -1 for padding
+    for index, place in places.items():
+        tokens[place] = torch.tensor(sequences[index][prefix_length:])
+        positions[place] = torch.arange(prefix_length, len(sequences[index]))
+        owners[place] = index
+    own = (owners[:, :, None] == owners[:, None, :]).tril()
+    seen = torch.cat([own.new_ones(len(rows), width, prefix_length), own], dim=2)[:, None]
     cache = DynamicCache()
-    if prefix_length > 0:
-        prefix = torch.tensor([sequences[0][:prefix_length]], device=device)
-        single_row = model.base_model(input_ids=prefix, use_cache=True).past_key_values
-        for index, layer in enumerate(single_row.layers):
-            cache.update(
-                layer.keys.expand(len(rests), -1, -1, -1),
-                layer.values.expand(len(rests), -1, -1, -1),
-                index,
-            )
+    for layer, parts in enumerate(_keys_and_values(model, sequences[0][:prefix_length])):
+        keys, values = (part.expand(len(rows), -1, -1, -1) for part in parts)
+        cache.update(keys, values, layer)
     output = model.base_model(
-        input_ids=tokens,
-        attention_mask=attention_mask,
-        position_ids=(attention_mask.cumsum(1) - 1)[:, prefix_length:].clamp(min=0),
+        input_ids=tokens.to(device),
+        attention_mask=_additive(seen.to(device), model),
+        position_ids=positions.to(device),
         past_key_values=cache,
         use_cache=True,
     )
-    return output, tokens, attention_mask
+    return torch.cat([output.last_hidden_state[places[i]] for i in range(len(sequences))])
+
+
+def pack(lengths: Sequence[int]) -> list[list[int]]:
+    """Which sequences share a row. Rows are nearly equally full, about twice as wide as the longest.
+
+    The longest sequence comes first, and each goes to the row that is emptiest then (Graham 1969): so no
+    row is longer than the mean by more than the longest sequence. Wider rows would leave a little less
+    padding, but attention compares all of a row's tokens with each other.
+    """
+    rows: list[list[int]] = [[] for _ in range(max(1, sum(lengths) // (2 * max(lengths))))]
+    filled = [0] * len(rows)
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        emptiest = filled.index(min(filled))
+        rows[emptiest].append(index)
+        filled[emptiest] += lengths[index]
+    return rows
+
+
+def _keys_and_values(model: Any, tokens: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Each layer's keys and values of one row of tokens, (1, key heads, P, head size) each."""
+    if not tokens:
+        return []
+    row = torch.tensor([tokens], device=model.get_input_embeddings().weight.device)
+    cache = model.base_model(input_ids=row, use_cache=True).past_key_values
+    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def vocabulary_head(model: Any) -> torch.nn.Module:

@@ -11,9 +11,10 @@ from enum import StrEnum
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from pipeline.forward import forward_after_prefix, shared_prefix_length, vocabulary_head
+from pipeline.forward import SharedPrefix, shared_prefix_length, vocabulary_head
 
 
 class StopReason(StrEnum):
@@ -78,15 +79,21 @@ class Sampler:
         """Continues each of B contexts by at most its own `max_new_tokens` (at least 1)."""
         if not contexts:
             return []
-        output, _, attention_mask = forward_after_prefix(
-            self.model, contexts, shared_prefix_length(contexts), padding_side="left"
+        length = shared_prefix_length(contexts)
+        prefix = SharedPrefix(self.model, contexts[0][:length])
+        rests = [torch.tensor(context[length:], device=self.device) for context in contexts]
+        # Padded on the left, so that all end in the last column and go on from there.
+        mask, next_tokens = (
+            pad_sequence(x, batch_first=True, padding_side="left")
+            for x in ([torch.ones_like(rest) for rest in rests], rests)
         )
-        cache: DynamicCache = output.past_key_values
+        cache = DynamicCache()
         tokens: list[list[int]] = [[] for _ in contexts]
         logprobs: list[list[float]] = [[] for _ in contexts]
         stop_reasons: dict[int, StopReason] = {}
         rows = list(range(len(contexts)))  # which context each row of the batch continues
         while True:
+            output = prefix.proceed(next_tokens, mask, cache)
             chosen, chosen_logprobs = self._choose(self.head(output.last_hidden_state[:, -1]))
             for row, token, logprob in zip(rows, chosen.tolist(), chosen_logprobs.tolist()):
                 tokens[row].append(token)
@@ -101,17 +108,9 @@ class Sampler:
                 index = torch.tensor(staying, device=self.device)
                 rows = [rows[i] for i in staying]
                 cache.batch_select_indices(index)
-                attention_mask, chosen = attention_mask[index], chosen[index]
-            attention_mask = torch.cat(
-                [attention_mask, attention_mask.new_ones(len(rows), 1)], dim=1
-            )
-            output = self.model.base_model(
-                input_ids=chosen[:, None],
-                attention_mask=attention_mask,
-                position_ids=attention_mask.sum(1, keepdim=True) - 1,
-                past_key_values=cache,
-                use_cache=True,
-            )
+                mask, chosen = mask[index], chosen[index]
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            next_tokens = chosen[:, None]
         return [
             Continuation(tokens[row], logprobs[row], self._decode(tokens[row]), stop_reasons[row])
             for row in range(len(contexts))

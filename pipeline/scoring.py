@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.forward import forward_after_prefix, shared_prefix_length, vocabulary_head
+from pipeline.forward import hidden_states, shared_prefix_length, vocabulary_head
 
 CHUNK = 64
 """How many tokens go through the vocabulary head at a time."""
@@ -96,28 +96,31 @@ def score(
         entropy_gradient: whether the entropy will be differentiated.
     """
     language_model = getattr(model, "pretrained_model", model)
-    output, tokens, attention_mask = forward_after_prefix(
-        language_model, batch.sequences, batch.prefix_length, batch.padding_side
-    )
-    hidden = output.last_hidden_state
-    # Of all columns only those with a token need the vocabulary head: pack them, score, unpack.
-    present = attention_mask[:, batch.prefix_length + 1 :].bool()
+    hidden = hidden_states(language_model, batch.sequences, batch.prefix_length)
+    device = hidden.device
+    rests = [sequence[batch.prefix_length :] for sequence in batch.sequences]
+    tokens = torch.tensor([token for rest in rests for token in rest[1:]], device=device)
+    # The state before y_t is that of the token before it: of each sequence all but the last.
+    before = torch.tensor([i < len(rest) for rest in rests for i in range(1, len(rest) + 1)])
     packed = _score_tokens(
-        hidden[:, :-1][present],
-        tokens[:, 1:][present],
+        hidden[before.to(device)],
+        tokens,
         vocabulary_head(language_model),
         temperature,
         entropy_gradient,
     )
+    present = batch.place([torch.ones(length) for length in batch.lengths]).bool().to(device)
     logprobs, entropy = (
-        torch.zeros_like(present, dtype=torch.float32).masked_scatter(present, x) for x in packed
+        torch.zeros(present.shape, device=device).masked_scatter(present, x) for x in packed
     )
-    with torch.autocast(hidden.device.type, enabled=False):
-        values = (
-            model.v_head(hidden.float())[..., 0]
-            if hasattr(model, "v_head")
-            else hidden.new_zeros(hidden.shape[:2])
-        )
+    ones = present.new_ones(len(rests), 1)
+    with_end = torch.cat(
+        [present, ones] if batch.padding_side == "left" else [ones, present], dim=1
+    )
+    values = hidden.new_zeros(with_end.shape, dtype=torch.float32)
+    if hasattr(model, "v_head"):
+        with torch.autocast(device.type, enabled=False):
+            values = values.masked_scatter(with_end, model.v_head(hidden.float())[:, 0])
     return Scores(logprobs=logprobs, entropy=entropy, values=values)
 
 

@@ -51,7 +51,11 @@ def warm_start(
     model = policy.pretrained_model
     episodes = [_tokenized(tokenizer, prompt, d) for d in demonstrations]
     optimizer = torch.optim.AdamW(
-        model.parameters(), settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
+        model.parameters(),
+        settings.learning_rate,
+        betas=(0.9, 0.95),
+        weight_decay=0.0,
+        fused=True,
     )
     generator = torch.Generator().manual_seed(settings.seed)
     order: list[int] = []

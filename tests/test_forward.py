@@ -2,8 +2,15 @@
 
 import pytest
 import torch
+from transformers import DynamicCache
 
-from pipeline.forward import forward_after_prefix, shared_prefix_length, vocabulary_head
+from pipeline.forward import (
+    SharedPrefix,
+    hidden_states,
+    pack,
+    shared_prefix_length,
+    vocabulary_head,
+)
 from pipeline.scoring import TokenBatch, score
 from tests.tiny import make_model, random_ids
 
@@ -15,16 +22,66 @@ def test_shared_prefix_leaves_a_token_over():
     assert shared_prefix_length([[7]]) == 0
 
 
-@pytest.mark.parametrize("padding_side", ["left", "right"])
-def test_hidden_states_equal_those_of_whole_sequences(any_model, padding_side):
-    prefix = random_ids(9, 0).tolist()
-    sequences = [prefix + random_ids(n, n).tolist() for n in (3, 7, 1)]
+PREFIX = random_ids(9, 0).tolist()
+SEQUENCES = [PREFIX + random_ids(n, i).tolist() for i, n in enumerate((3, 5, 1, 2, 4, 5))]
+
+
+def whole(model, sequence):
+    """The last hidden states of a sequence, computed with nothing shared."""
+    return model.base_model(torch.tensor([sequence])).last_hidden_state[0]
+
+
+@pytest.mark.parametrize("length", [9, 0])
+def test_hidden_states_equal_those_of_whole_sequences(any_model, length):
     with torch.no_grad():
-        output, _, mask = forward_after_prefix(any_model, sequences, 9, padding_side)
-        for row, sequence in enumerate(sequences):
-            whole = any_model.base_model(torch.tensor([sequence])).last_hidden_state[0, 9:]
-            here = output.last_hidden_state[row][mask[row, 9:].bool()]
-            torch.testing.assert_close(here, whole, atol=2e-5, rtol=1e-4)
+        hidden = hidden_states(any_model, SEQUENCES, length)
+        sizes = [len(sequence) - length for sequence in SEQUENCES]
+        for here, sequence in zip(hidden.split(sizes), SEQUENCES, strict=True):
+            expected = whole(any_model, sequence)[length:]
+            torch.testing.assert_close(here, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("at_a_time", [2**23, 1])
+@pytest.mark.parametrize("length", [9, 0])
+def test_going_on_from_a_prefix_equals_whole_sequences(any_model, length, at_a_time, monkeypatch):
+    monkeypatch.setattr("pipeline.forward.SCORES_AT_A_TIME", at_a_time)
+    more = [random_ids(2, 50 + i).tolist() for i in range(len(SEQUENCES))]
+    rests = [sequence[length:] for sequence in SEQUENCES]
+    width = max(map(len, rests))
+    padded = torch.tensor([[7] * (width - len(rest)) + rest for rest in rests])
+    mask = torch.tensor([[0] * (width - len(rest)) + [1] * len(rest) for rest in rests])
+    before = any_model.config._attn_implementation
+    with torch.no_grad():
+        prefix, cache = SharedPrefix(any_model, PREFIX[:length]), DynamicCache()
+        first = prefix.proceed(padded, mask, cache).last_hidden_state
+        mask = torch.cat([mask, torch.ones_like(mask[:, :2])], dim=1)
+        second = prefix.proceed(torch.tensor(more), mask, cache).last_hidden_state
+        for row, (sequence, added) in enumerate(zip(SEQUENCES, more)):
+            here = torch.cat([first[row, width - len(rests[row]) :], second[row]])
+            expected = whole(any_model, sequence + added)[length:]
+            torch.testing.assert_close(here, expected, atol=2e-5, rtol=1e-4)
+    assert any_model.config._attn_implementation == before
+
+
+def test_a_model_whose_attention_is_not_told_of_the_prefix_is_refused(model, monkeypatch):
+    prefix = SharedPrefix(model, PREFIX)
+    attention = model.base_model.layers[1].self_attn
+    genuine = attention.forward
+
+    def deaf(*arguments, shared_prefix, **named):
+        model.config._attn_implementation = "sdpa"
+        return genuine(*arguments, **named)
+
+    monkeypatch.setattr(attention, "forward", deaf)
+    tokens = torch.tensor([[5, 6]])
+    with torch.no_grad(), pytest.raises(ValueError, match="LlamaForCausalLM are not supported"):
+        prefix.proceed(tokens, torch.ones_like(tokens), DynamicCache())
+
+
+def test_sequences_share_rows_that_are_nearly_equally_full():
+    assert pack([3, 5, 1, 2, 4, 5]) == [[1, 4, 2], [5, 0, 3]]
+    assert pack([3, 7, 1]) == [[1, 0, 2]]
+    assert pack([5]) == [[0]]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -51,3 +108,9 @@ def test_models_that_change_logits_after_the_head_are_refused(model):
     model.config.final_logit_softcapping = 30.0
     with pytest.raises(ValueError, match="final_logit_softcapping"):
         vocabulary_head(model)
+
+
+def test_sliding_windows_are_refused(model):
+    model.config.sliding_window = 4
+    with pytest.raises(ValueError, match="sliding windows"):
+        hidden_states(model, SEQUENCES, 9)

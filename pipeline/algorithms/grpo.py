@@ -87,6 +87,7 @@ def learn(run: Run, config: Config) -> None:
         config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         weight_decay=0.0,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda update: learning_rate_factor(update // updates, run.settings)

@@ -325,6 +325,7 @@ def make_optimizer(config: PPOConfig, model: CausalLMWithValueHead) -> torch.opt
         ],
         betas=(config.adam_beta1, config.adam_beta2),
         weight_decay=0.0,
+        fused=True,
     )
 
 
