@@ -24,6 +24,7 @@ from stages.common import PRETRAINED, problems_path, read_jsonl, read_setup
 EPISODES = 32
 NEW_TOKENS = 32
 ROUNDS = 3
+PADDING = 0
 
 
 def main(task: str = "arithmetic") -> None:
@@ -41,7 +42,7 @@ def main(task: str = "arithmetic") -> None:
 
     def generate() -> None:
         # A row for each, and the prompt in every one of them.
-        tokens = padded(contexts, "left")
+        tokens = padded(contexts, "left").to(model.device)
         with machine.autocast(), torch.no_grad():
             model.generate(
                 tokens,
@@ -53,9 +54,8 @@ def main(task: str = "arithmetic") -> None:
             )
 
     # Responses of different lengths, as they are in training.
-    responses = [
-        c.tokens[: 8 + i % 25] for i, c in enumerate(sampler.generate(contexts, [32] * 32))
-    ]
+    written = sampler.generate(contexts, [NEW_TOKENS] * EPISODES)
+    responses = [c.tokens[: 8 + i % 25] for i, c in enumerate(written)]
     batch = TokenBatch.of([torch.tensor(c) for c in contexts], [torch.tensor(r) for r in responses])
 
     def ours() -> None:
@@ -65,7 +65,7 @@ def main(task: str = "arithmetic") -> None:
         model.zero_grad(set_to_none=False)
 
     def whole() -> None:
-        tokens = padded(batch.sequences, "right")
+        tokens = padded(batch.sequences, "right").to(model.device)
         with machine.autocast():
             logits = model(tokens, attention_mask=(tokens != PADDING).long()).logits[:, :-1]
         chosen = logits.float().log_softmax(-1).gather(2, tokens[:, 1:, None])[..., 0]
@@ -81,9 +81,6 @@ def main(task: str = "arithmetic") -> None:
             f"{task}, {EPISODES} episodes, {name}: {here:.1f} s; plain transformers {there:.1f} s, "
             f"{there / here:.1f} times as long"
         )
-
-
-PADDING = 0
 
 
 def padded(sequences: list[list[int]], side: str) -> torch.Tensor:

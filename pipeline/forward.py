@@ -59,8 +59,8 @@ class SharedPrefix:
         Raises:
             ValueError: for an architecture whose attention cannot be told of a prefix.
         """
-        width = tokens.shape[1]
-        causal = own_mask.new_ones(own_mask.shape[1], own_mask.shape[1]).tril()[-width:].bool()
+        width, columns = tokens.shape[1], own_mask.shape[1]
+        causal = own_mask.new_ones(width, columns).tril(columns - width).bool()
         seen = causal & own_mask[:, None, :].bool()
         positions = (self.length + own_mask.cumsum(1) - 1)[:, -width:].clamp(min=0)
         self._used.clear()
@@ -111,9 +111,8 @@ def _attend_after_prefix(
     outputs = []
     for q, k, v, mask in zip(*(x.split(at_a_time) for x in (query, key, value, attention_mask))):
         rows = len(q)
-        q = q.reshape(
-            rows, key_heads, -1, size
-        )  # query heads that share a key, one below the other
+        # Query heads that share a key head come one below the other.
+        q = q.reshape(rows, key_heads, -1, size)
         added = mask.expand(-1, heads // key_heads, -1, -1).reshape(rows, 1, -1, own)
         scores = (q @ k.transpose(2, 3)).float() * scaling + added
         if prefix is not None:
