@@ -12,6 +12,7 @@ positions that it needs: with a vocabulary of 49,152 it is the larger part of th
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -134,14 +135,47 @@ AttentionInterface.register(_attend_after_prefix.__name__, _attend_after_prefix)
 
 
 @contextmanager
-def _attention(model: Any, name: str) -> Iterator[None]:
-    """Has a model use the attention function of that name meanwhile."""
-    before = model.config._attn_implementation
-    model.base_model.set_attn_implementation(name)
+def packed_weights(model: Any) -> Iterator[None]:
+    """Meanwhile, a model's linear layers multiply by copies of their weights, laid out for it.
+
+    For bfloat16 products on a CPU: there oneDNN lays weights out anew in every call, which takes as long
+    as the product when there are few rows. Without gradients; the weights must not change meanwhile.
+    Elsewhere, nothing happens.
+    """
+    on_cpu = model.get_input_embeddings().weight.device.type == "cpu"
+    bfloat16 = (
+        torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    )
+    layers: list[torch.nn.Linear] = []
+    # The operators are those that torch.compile puts in the place of linear layers.
+    if on_cpu and bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        plain = (m for m in model.modules() if type(m) is torch.nn.Linear)
+        layers = [layer for layer in plain if "forward" not in vars(layer)]
+    for layer in layers:
+        weight, bias = (x if x is None else x.bfloat16() for x in (layer.weight, layer.bias))
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        vars(layer)["forward"] = partial(_multiply, packed, bias)
     try:
         yield
     finally:
-        model.base_model.set_attn_implementation(before)
+        for layer in layers:
+            del vars(layer)["forward"]
+
+
+def _multiply(packed: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x.bfloat16(), packed, bias, "none", [], "")
+
+
+@contextmanager
+def _attention(model: Any, name: str) -> Iterator[None]:
+    """Has a model use the attention function of that name meanwhile."""
+    before = model.config._attn_implementation
+    # The method for it goes through all modules, twice in each decoding step.
+    model.config._attn_implementation = name
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
 
 
 def _additive(seen: torch.Tensor, model: Any) -> torch.Tensor:

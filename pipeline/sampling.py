@@ -14,7 +14,12 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from pipeline.forward import SharedPrefix, shared_prefix_length, vocabulary_head
+from pipeline.forward import (
+    SharedPrefix,
+    packed_weights,
+    shared_prefix_length,
+    vocabulary_head,
+)
 
 
 class StopReason(StrEnum):
@@ -79,6 +84,12 @@ class Sampler:
         """Continues each of B contexts by at most its own `max_new_tokens` (at least 1)."""
         if not contexts:
             return []
+        with packed_weights(self.model):
+            return self._generate(contexts, max_new_tokens)
+
+    def _generate(
+        self, contexts: Sequence[Sequence[int]], max_new_tokens: Sequence[int]
+    ) -> list[Continuation]:
         length = shared_prefix_length(contexts)
         prefix = SharedPrefix(self.model, contexts[0][:length])
         rests = [torch.tensor(context[length:], device=self.device) for context in contexts]

@@ -75,23 +75,31 @@ class TokenBatch:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model says of a batch of B rows and T columns. Padding holds arbitrary numbers."""
+    """What a model says of a batch of B rows and T columns."""
 
     logprobs: torch.Tensor
-    """(B, T): log-probability of y_t given all before it, in nats."""
+    """(B, T): log-probability of y_t given all before it, in nats; 0 where it was not asked for."""
     entropy: torch.Tensor
-    """(B, T): entropy of the distribution of y_t, in nats."""
+    """(B, T): entropy of the distribution of y_t, in nats; 0 where it was not asked for."""
     values: torch.Tensor
-    """(B, T + 1): value of the state before y_t; at a row's end, of the state after its last token."""
+    """(B, T + 1): value of the state before y_t; at a row's end, of the state after its last token;
+    0 on padding."""
 
 
 def score(
-    model: Any, batch: TokenBatch, temperature: float = 1.0, entropy_gradient: bool = False
+    model: Any,
+    batch: TokenBatch,
+    mask: torch.Tensor | None = None,
+    temperature: float = 1.0,
+    entropy_gradient: bool = False,
 ) -> Scores:
     """Runs a model over a batch of tokens, their shared prefix only once.
 
     Args:
         model: a causal language model, or a policy with a value head; without one, values are 0.
+        mask: (B, T), true on the tokens whose log-probability and entropy are asked for; None for all.
+            The vocabulary head, a quarter of the work, is left out for the others: task and tools'
+            answers are often more tokens than the model's own.
         temperature: divides the logits, as in sampling.
         entropy_gradient: whether the entropy will be differentiated.
     """
@@ -101,17 +109,20 @@ def score(
     rests = [sequence[batch.prefix_length :] for sequence in batch.sequences]
     tokens = torch.tensor([token for rest in rests for token in rest[1:]], device=device)
     # The state before y_t is that of the token before it: of each sequence all but the last.
-    before = torch.tensor([i < len(rest) for rest in rests for i in range(1, len(rest) + 1)])
+    before = [i < len(rest) for rest in rests for i in range(1, len(rest) + 1)]
+    states = torch.tensor(before, device=device).nonzero()[:, 0]
+    present = batch.place([torch.ones(length) for length in batch.lengths]).bool().to(device)
+    wanted = present if mask is None else mask
+    chosen = wanted[present]
     packed = _score_tokens(
-        hidden[before.to(device)],
-        tokens,
+        hidden[states[chosen]],
+        tokens[chosen],
         vocabulary_head(language_model),
         temperature,
         entropy_gradient,
     )
-    present = batch.place([torch.ones(length) for length in batch.lengths]).bool().to(device)
     logprobs, entropy = (
-        torch.zeros(present.shape, device=device).masked_scatter(present, x) for x in packed
+        torch.zeros(wanted.shape, device=device).masked_scatter(wanted, x) for x in packed
     )
     ones = present.new_ones(len(rests), 1)
     with_end = torch.cat(

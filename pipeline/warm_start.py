@@ -67,7 +67,7 @@ def warm_start(
         batch = TokenBatch.of(queries, responses)
         mask = batch.place(masks).bool().to(policy.v_head.weight.device)
         with machine.autocast():
-            logprobs = score(model, batch).logprobs
+            logprobs = score(model, batch, mask).logprobs
         loss = -masked_mean(logprobs, mask)
         if settings.lr_schedule == "linear":
             for group in optimizer.param_groups:

@@ -1,5 +1,7 @@
 """The shared prefix is an exact shortcut: same numbers, same gradients as row by row."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import DynamicCache
@@ -8,6 +10,7 @@ from pipeline.forward import (
     SharedPrefix,
     hidden_states,
     pack,
+    packed_weights,
     shared_prefix_length,
     vocabulary_head,
 )
@@ -78,6 +81,30 @@ def test_a_model_whose_attention_is_not_told_of_the_prefix_is_refused(model, mon
         prefix.proceed(tokens, torch.ones_like(tokens), DynamicCache())
 
 
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 products here"
+)
+@torch.no_grad()
+def test_packed_weights_give_the_same_products_and_are_packed_anew_each_time(model):
+    tokens = torch.tensor(SEQUENCES[:1])
+    layer = model.base_model.layers[0].mlp.up_proj
+    layer.bias = torch.nn.Parameter(torch.linspace(-1, 1, layer.out_features))
+    with packed_weights(model):
+        assert "forward" not in vars(layer)  # not outside of autocast
+    seen = []
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = model(tokens).logits
+            with packed_weights(model):
+                assert "forward" in vars(layer)
+                torch.testing.assert_close(model(tokens).logits, expected, atol=0.05, rtol=0.02)
+        assert "forward" not in vars(layer)
+        seen.append(expected)
+        layer.weight *= -1
+        layer.bias += 1
+    assert (seen[1] - seen[0]).abs().max() > 1
+
+
 def test_sequences_share_rows_that_are_nearly_equally_full():
     assert pack([3, 5, 1, 2, 4, 5]) == [[1, 4, 2], [5, 0, 3]]
     assert pack([3, 7, 1]) == [[1, 0, 2]]
@@ -102,6 +129,28 @@ def test_loss_and_gradient_equal_those_of_whole_sequences(kind):
         chosen[len(prefix) :].sum().backward()
     for here, parameter in zip(shared, model.parameters()):
         torch.testing.assert_close(here, parameter.grad, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("padding_side", ["right", "left"])
+def test_only_the_tokens_that_are_asked_for_are_scored(model, padding_side):
+    batch = TokenBatch.of([random_ids(4, 1)] * 3, [random_ids(n, 20 + n) for n in (4, 1, 6)])
+    batch = replace(batch, padding_side=padding_side)
+    asked = [torch.tensor(x) for x in ([1, 0, 0, 1], [0], [0, 1, 1, 0, 0, 1])]
+    mask = batch.place(asked).bool()
+    every = score(model, batch)
+    torch.where(mask, every.logprobs, 0.0).sum().backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    seen: list[int] = []
+    vocabulary_head(model).register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    some = score(model, batch, mask)
+    assert seen == [5]
+    for name in ("logprobs", "entropy"):
+        expected = torch.where(mask, getattr(every, name), 0.0)
+        torch.testing.assert_close(getattr(some, name), expected)
+    some.logprobs.sum().backward()
+    for parameter, expected in zip(model.parameters(), gradients):
+        torch.testing.assert_close(parameter.grad, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_models_that_change_logits_after_the_head_are_refused(model):

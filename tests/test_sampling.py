@@ -30,7 +30,7 @@ def test_sampled_logprobs_equal_the_trainers(any_model, tokenizer, temperature):
     responses = [torch.tensor(c.tokens) for c in continuations]
     batch = TokenBatch.of([torch.tensor(c) for c in contexts], responses)
     with torch.no_grad():
-        scores = score(any_model, batch, temperature)
+        scores = score(any_model, batch, temperature=temperature)
     for row, (continuation, end) in enumerate(zip(continuations, batch.ends())):
         recomputed = scores.logprobs[row, end - len(continuation.tokens) : end]
         difference = (recomputed - torch.tensor(continuation.logprobs)).abs().max()

@@ -146,11 +146,12 @@ def _score_completions(
     queries = [row[kept] for row, kept in zip(input_ids[:, :-width], present[:, :-width])]
     responses = [row[kept] for row, kept in zip(input_ids[:, -width:], present[:, -width:])]
     batch = TokenBatch.of(queries, responses)
-    scores = score(model, batch)
     written = batch.place([torch.ones(len(response)) for response in responses]).bool()
     kept = present[:, -width:]
+    written = written.to(kept.device)
+    scores = score(model, batch, written)
     logprobs, entropies = (
-        torch.zeros(kept.shape, device=kept.device).masked_scatter(kept, x[written.to(x.device)])
+        torch.zeros(kept.shape, device=kept.device).masked_scatter(kept, x[written])
         for x in (scores.logprobs, scores.entropy)
     )
     return logprobs, entropies
@@ -162,7 +163,9 @@ def _measure(run: Run, reference: Any, played: Episodes) -> dict[str, float]:
     batch = TokenBatch.of(played.queries, played.responses)
     mask = batch.place(played.masks).bool().to(run.policy.v_head.weight.device)
     with run.machine.autocast():
-        now, before = (score(model, batch) for model in (run.policy.pretrained_model, reference))
+        now, before = (
+            score(model, batch, mask) for model in (run.policy.pretrained_model, reference)
+        )
     return {
         "objective/kl": float(torch.where(mask, now.logprobs - before.logprobs, 0.0).sum(1).mean()),
         "objective/token_entropy": float(now.entropy[mask].mean()),

@@ -151,7 +151,7 @@ class PPOTrainer:
         mask = model_mask if config.mask else response_mask
 
         with torch.no_grad():
-            old, reference = self._score_in_parts(batch)
+            old, reference = self._score_in_parts(batch, mask)
             if config.baseline == "none":
                 old = replace(old, values=torch.zeros_like(old.values))
             values = old.values[:, :-1]
@@ -207,14 +207,14 @@ class PPOTrainer:
         self.kl_controller.update(episode_kl, len(queries))
         return stats
 
-    def _score_in_parts(self, batch: TokenBatch) -> tuple[Scores, Scores]:
+    def _score_in_parts(self, batch: TokenBatch, mask: torch.Tensor) -> tuple[Scores, Scores]:
         """The policy's and the reference's scores of the whole batch, a minibatch at a time."""
         rows = range(len(batch.sequences))
         size = self.config.mini_batch_size
         parts = [list(rows[start : start + size]) for start in range(0, len(rows), size)]
         both = []
         for model in (self.model, self.ref_model):
-            scored = [self._score(model, batch.select(part)) for part in parts]
+            scored = [self._score(model, batch, part, mask) for part in parts]
             both.append(
                 Scores(
                     torch.cat([batch.widen(s.logprobs, batch.width) for s in scored]),
@@ -224,10 +224,16 @@ class PPOTrainer:
             )
         return both[0], both[1]
 
-    def _score(self, model: Any, batch: TokenBatch) -> Scores:
+    def _score(self, model: Any, batch: TokenBatch, rows: list[int], mask: torch.Tensor) -> Scores:
+        """A model's scores of the batch's `rows`."""
+        part = batch.select(rows)
         with self.autocast():
             return score(
-                model, batch, self.temperature, entropy_gradient=self.config.entropy_coef > 0
+                model,
+                part,
+                part.narrow(mask[rows]),
+                self.temperature,
+                entropy_gradient=self.config.entropy_coef > 0,
             )
 
     def _bootstrap(
@@ -256,7 +262,7 @@ class PPOTrainer:
             order = torch.randperm(len(batch.sequences), generator=self.generator).tolist()
             for start in range(0, len(order), config.mini_batch_size):
                 rows = order[start : start + config.mini_batch_size]
-                stats, loss = self._loss(batch.select(rows), rows, old, advantages, returns, mask)
+                stats, loss = self._loss(batch, rows, old, advantages, returns, mask)
                 self.optimizer.zero_grad()
                 loss.backward()
                 norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
@@ -278,7 +284,7 @@ class PPOTrainer:
 
     def _loss(
         self,
-        part: TokenBatch,
+        batch: TokenBatch,
         rows: list[int],
         old: Scores,
         advantages: torch.Tensor,
@@ -287,7 +293,8 @@ class PPOTrainer:
     ) -> tuple[dict[str, float], torch.Tensor]:
         """The loss of one minibatch, the batch's `rows`, and its statistics."""
         config = self.config
-        new = self._score(self.model, part)
+        new = self._score(self.model, batch, rows, mask)
+        part = batch.select(rows)
         old_logprobs, old_values, advantages, returns, mask = (
             part.narrow(x[rows])
             for x in (old.logprobs, old.values[:, :-1], advantages, returns, mask)

@@ -62,9 +62,9 @@ def test_wins_become_likelier_and_losses_less(policy):
 
     @torch.no_grad()
     def logprob_of_model_tokens():
-        scored, _ = trainer._score_in_parts(trainer_module.TokenBatch.of(queries, responses))
-        placed = trainer_module.TokenBatch.of(queries, responses).place(masks).bool()
-        return torch.where(placed, scored.logprobs, 0).sum(1)
+        played = trainer_module.TokenBatch.of(queries, responses)
+        scored, _ = trainer._score_in_parts(played, played.place(masks).bool())
+        return scored.logprobs.sum(1)
 
     before = logprob_of_model_tokens()
     for _ in range(5):
