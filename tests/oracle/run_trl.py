@@ -69,9 +69,11 @@ def run(settings, weights, episodes) -> dict[str, torch.Tensor]:
 
     def batched_forward_pass(which, *arguments, **keywords):
         result = forward(which, *arguments, **keywords)
-        of = "" if which is trainer.model else "ref_"
-        keep(f"{of}logprobs", result[0].detach())
-        keep(f"{of}values", result[2].detach())
+        if which is trainer.model:
+            keep("logprobs", result[0].detach())
+            keep("values", result[2].detach())
+        else:
+            keep("ref_logprobs", result[0].detach())
         return result
 
     def compute_rewards(*arguments):
