@@ -51,13 +51,13 @@ def compared(request):
 
     optimizer.register_step_pre_hook(first_gradient)
     width = max(len(response) for response in responses)
+    batch = trainer_module.TokenBatch.of(queries, responses)
 
     def keep(name, x):
         """As TRL's outputs: a response's tokens from the left. Our columns are of all rows alike."""
         aligned = torch.zeros(size, width)
-        prefix = trainer_module.TokenBatch.of(queries, responses).prefix_length
         for row, (query, response) in enumerate(zip(queries, responses)):
-            start = len(query) - prefix - 1
+            start = len(query) - batch.prefix_length - 1
             aligned[row, : len(response)] = x[row, start : start + len(response)]
         ours[name] = aligned
 
@@ -71,7 +71,6 @@ def compared(request):
         )
         spy(patch, "whiten", lambda arguments, result: keep("advantages", result))
         trainer = PPOTrainer(config, policy, reference, optimizer)
-        batch = trainer_module.TokenBatch.of(queries, responses)
         old, referred = trainer._score_in_parts(batch, batch.place(masks).bool())
         keep("logprobs", old.logprobs)
         keep("ref_logprobs", referred.logprobs)
