@@ -2,9 +2,9 @@
 
 All episodes of a task begin with the same prompt, which is most of their tokens. Its keys and values
 are computed once; only what differs is computed for each episode. `SharedPrefix` is for sampling: it
-never copies the prompt's keys and values. `hidden_states` is for tokens that are already there, and exact
-for training, too: the prompt's part of the gradient flows back through its keys and values, which are
-expanded to all rows.
+never copies the prompt's keys and values, and `packed_weights` makes its products faster on a CPU.
+`hidden_states` is for tokens that are already there, and exact for training, too: the prompt's part of
+the gradient flows back through its keys and values, which are expanded to all rows.
 
 The passes end at the last hidden states. The vocabulary head is applied by the caller, to just the
 positions that it needs: with a vocabulary of 49,152 it is the larger part of the work.

@@ -1,4 +1,4 @@
-"""Language models: fetching, loading and saving them, the value head, and what to compute on."""
+"""Language models: fetching, loading and saving them, the value head, the optimizer, and what to compute on."""
 
 import json
 import platform
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
@@ -162,6 +163,13 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     if isinstance(model, CausalLMWithValueHead):
         torch.save(model.v_head.state_dict(), folder / VALUE_HEAD_FILE)
+
+
+def adamw(
+    parameters: Iterable[Any], learning_rate: float, betas: tuple[float, float] = (0.9, 0.95)
+) -> torch.optim.Optimizer:
+    """AdamW as every training here uses it, on tensors or groups of them: without weight decay."""
+    return torch.optim.AdamW(parameters, learning_rate, betas, weight_decay=0.0, fused=True)
 
 
 # --- the machine -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import PipelineError
-from pipeline.models import CausalLMWithValueHead, Machine
+from pipeline.models import CausalLMWithValueHead, Machine, adamw
 from pipeline.ppo.loss import masked_mean
 from pipeline.scoring import TokenBatch, score
 from pipeline.tasks import Demonstration
@@ -50,13 +50,7 @@ def warm_start(
         )
     model = policy.pretrained_model
     episodes = [_tokenized(tokenizer, prompt, d) for d in demonstrations]
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        settings.learning_rate,
-        betas=(0.9, 0.95),
-        weight_decay=0.0,
-        fused=True,
-    )
+    optimizer = adamw(model.parameters(), settings.learning_rate)
     generator = torch.Generator().manual_seed(settings.seed)
     order: list[int] = []
     for step in range(settings.steps):

@@ -44,8 +44,13 @@ def main(task: str, when: str) -> None:
 
 
 def play(params: Params, task: str, model: Path, when: str, seed: int | None) -> pd.DataFrame:
-    """The episodes of the model in a folder, trained from `seed`, if it was."""
+    """The episodes of the model in a folder, trained from `seed`, if it was.
+
+    Each seed's policy is sampled from a seed of its own: else all would draw the same numbers, and the
+    luck of those draws would look like a property of the recipe, in the mean over seeds and its interval.
+    """
     section = params.task(task)
+    settings = params.evaluation.model_copy(update={"seed": params.evaluation.seed + (seed or 0)})
     problems = read_jsonl(problems_path(task, "test"), f"prepare@{task}")
     policy, tokenizer = models.load(model, params.machine.resolve_device())
     prompt, resources = read_setup(task)
@@ -58,7 +63,7 @@ def play(params: Params, task: str, model: Path, when: str, seed: int | None) ->
         played.tools(section.tools, resources),
         problems,
         section.environment,
-        params.evaluation,
+        settings,
         params.machine,
     )
     rows: list[dict] = []
@@ -71,7 +76,7 @@ def play(params: Params, task: str, model: Path, when: str, seed: int | None) ->
     source = {
         "when": when.partition("-")[0],
         "training_seed": seed,
-        "sampling_seed": params.evaluation.seed,
+        "sampling_seed": settings.seed,
         "checkpoint": sha256(model / models.WEIGHTS_FILE),
     }
     return pd.DataFrame({**source, **row} for row in rows).astype({"training_seed": "Int64"})

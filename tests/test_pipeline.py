@@ -337,6 +337,9 @@ def test_every_episode_has_a_label_and_says_where_it_comes_from(project):
             weights = sha256(project / "data/models" / model / models.WEIGHTS_FILE)
             assert set(table.loc[table["when"] == when, "checkpoint"]) == {weights}
         assert set(table["training_seed"].dropna()) == {1}
+        seeds = table.groupby("when")["sampling_seed"].agg(set)
+        assert seeds["before"] == {0}
+        assert seeds["after"] == {0 + 1}  # evaluation.seed and the training's
         assert (
             table["label"].isin(["correct", "correct without the tool"]) == table["reward"]
         ).all()

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 
 from pipeline.algorithms import Episodes, Run, learning_rate_factor
 from pipeline.errors import PipelineError
+from pipeline.models import adamw
 from pipeline.scoring import TokenBatch, score
 
 
@@ -82,12 +83,8 @@ def learn(run: Run, config: Config) -> None:
                 named = {f"grpo/{name}": float(value) for name, value in logs.items()}
                 run.learned({**measured, **named})
 
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        weight_decay=0.0,
-        fused=True,
+    optimizer = adamw(
+        model.parameters(), config.learning_rate, (config.adam_beta1, config.adam_beta2)
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda update: learning_rate_factor(update // updates, run.settings)

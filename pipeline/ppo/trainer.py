@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.models import CausalLMWithValueHead
+from pipeline.models import CausalLMWithValueHead, adamw
 from pipeline.ppo.advantages import gae, gae_walk, token_rewards
 from pipeline.ppo.loss import masked_mean, masked_var, policy_loss, value_loss, whiten
 from pipeline.scoring import Scores, TokenBatch, score
@@ -324,16 +324,12 @@ class PPOTrainer:
 
 
 def make_optimizer(config: PPOConfig, model: CausalLMWithValueHead) -> torch.optim.Optimizer:
-    """AdamW without weight decay; the value head, which starts from nothing, learns faster."""
-    return torch.optim.AdamW(
-        [
-            {"params": model.pretrained_model.parameters(), "lr": config.learning_rate},
-            {"params": model.v_head.parameters(), "lr": config.value_head_learning_rate},
-        ],
-        betas=(config.adam_beta1, config.adam_beta2),
-        weight_decay=0.0,
-        fused=True,
-    )
+    """AdamW; the value head, which starts from nothing, learns faster."""
+    groups = [
+        {"params": model.pretrained_model.parameters()},
+        {"params": model.v_head.parameters(), "lr": config.value_head_learning_rate},
+    ]
+    return adamw(groups, config.learning_rate, (config.adam_beta1, config.adam_beta2))
 
 
 def _check_lengths(queries: Any, responses: Any, scores: Any, masks: Any, truncated: Any) -> None:
