@@ -36,8 +36,8 @@ smoke: .venv/installed  ## the whole graph with a few steps, in a copy
 	cd .smoke && dvc repro
 	@echo "Done. Open .smoke/reports/index.html"
 
-test: .venv/installed
-	pytest $(ARGS)
+test: .venv/installed  ## files of tests side by side, of one thread each; ARGS=-n0 for one after the other
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 compare: .venv/installed  ## two runs side by side; A and B: revisions, experiments or "workspace"
 	@test -n "$(A)" || { echo "error: say which run: make compare A=<revision or experiment>" >&2; exit 1; }

@@ -12,6 +12,11 @@ from pipeline.models import CausalLMWithValueHead
 from tests.tiny import make_model, make_tokenizer
 
 
+def pytest_collection_modifyitems(items):
+    """The pipeline's tests first: they take as long as all others together, beside which they run."""
+    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     return make_tokenizer()
