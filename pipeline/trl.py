@@ -90,7 +90,13 @@ class PPOConfig:
     model_name: str = ""
     task_name: str | None = None
     steps: int = 20000
+    query_dataset: str = ""
+    reward_model: str = ""
     remove_unused_columns: bool = True
+    # What only made TRL faster, or smaller in memory.
+    gradient_checkpointing: bool = False
+    optimize_cuda_cache: bool | None = None
+    optimize_device_cache: bool = False
 
     def ours(self) -> ppo.PPOConfig:
         """What it means to our trainer."""
@@ -189,6 +195,11 @@ class TextEnvironment(environment.TextEnvironment):
         for name, harmless in HARMLESS.items():
             if options.get(name) in harmless:
                 options.pop(name, None)
+        if options["do_sample"] and options.get("temperature", 1) != 1:
+            raise ValueError(
+                f"temperature {options['temperature']}: `step` takes episodes to be sampled at 1; "
+                "pipeline.ppo.PPOTrainer has an argument for others"
+            )
         super().__init__(
             model,
             tokenizer,

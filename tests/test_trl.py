@@ -77,6 +77,15 @@ def test_what_is_not_supported_is_refused(policy, tokenizer):
         PPOConfig(score_clip=1.0)
     with pytest.raises(ValueError, match="unknown generation_kwargs \\['top_k'\\]"):
         TextEnvironment(policy, tokenizer, {}, len, "", generation_kwargs={"top_k": 50})
+    with pytest.raises(ValueError, match=r"temperature 0\.7: `step` takes episodes"):
+        TextEnvironment(
+            policy,
+            tokenizer,
+            {},
+            len,
+            "",
+            generation_kwargs={"do_sample": True, "temperature": 0.7},
+        )
     with pytest.raises(ValueError, match="no tool 'wiki'"):
         load_tool("wiki")
     assert load_tool("ybelkada/simple-calculator")("2*3") == "6"
