@@ -32,7 +32,8 @@ def main() -> None:
             rate = found["rates"]["sampled"]
             print(
                 f"{task}, {arm}: sampled correct {rate['correct_rate']:.1%} ({rate['low']:.1%} to "
-                f"{rate['high']:.1%}), {found['mastered']} of {len(found['seeds'])} seeds at {MASTERED:.0%}"
+                f"{rate['high']:.1%}), {found['mastered']['sampled']} of {len(found['seeds'])} seeds at "
+                f"{MASTERED:.0%}, greedy {found['mastered']['greedy']}"
             )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from pipeline.evaluation.evaluate import MODES
 from pipeline.evaluation.metrics import CONFIDENCE, rates
 from pipeline.reporting.figures import learning_curves
 from pipeline.reporting.report import environment, inline
@@ -16,7 +17,7 @@ DEFAULT = "default"
 """The arm that the others are compared with."""
 
 MASTERED = 0.95
-"""The sampled correct rate that counts as having learned the task."""
+"""The correct rate that counts as having learned the task."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ Arms = Mapping[str, Mapping[int, Run]]
 
 def summarize(arms: Arms) -> dict[str, dict[str, Any]]:
     """For each arm of a task: `seeds`, `rates` (as in metrics.json), `mastered` (how many seeds'
-    sampled rate reached `MASTERED`), `stopped` (how many were), `kl` (the last step's, nats per
+    rate reached `MASTERED`, by mode), `stopped` (how many were), `kl` (the last step's, nats per
     episode, mean over seeds), `episodes` (of a training), and `difference` (of the sampled rate from
     the default arm's; None there)."""
     found = {}
@@ -47,7 +48,10 @@ def summarize(arms: Arms) -> dict[str, dict[str, Any]]:
         found[arm] = {
             "seeds": sorted(runs),
             "rates": rates([run.episodes for run in runs.values()], []),
-            "mastered": sum(rate >= MASTERED for rate in _sampled(runs)),
+            "mastered": {
+                mode: sum(run.correct_rate(mode) >= MASTERED for run in runs.values())
+                for mode in MODES
+            },
             "stopped": sum("stopped" in run.record for run in runs.values()),
             "kl": round(
                 float(np.mean([run.curve["objective/kl"].iloc[-1] for run in runs.values()])), 3

@@ -35,7 +35,7 @@ def arms():
 
 def test_an_arm_in_numbers(arms):
     found = summarize(arms)
-    assert found["default"]["mastered"] == 1
+    assert found["default"]["mastered"] == {"sampled": 1, "greedy": 0}
     assert found["default"]["rates"]["sampled"]["correct_rate"] == pytest.approx(7 / 8)
     assert found["default"]["rates"]["unseen sampled"]["correct_rate"] == 0
     assert found["default"]["difference"] is None
@@ -68,6 +68,6 @@ def test_the_page(arms):
     page = render(tasks, summaries, {"default": {}, "walk": {"ppo.gae": "walk"}}, figures(tasks))
     assert "<td>ppo.gae: walk<br></td>" in page
     assert "<strong>-75.0</strong>" in page
-    assert "1 of 2" in page
+    assert "1, 0 of 2" in page
     assert "step 2: &lt;NaN&gt;" in page
     assert page.count("<svg") == 1
