@@ -2,6 +2,7 @@
 # a .venv):
 #   PYTHON        the interpreter to make .venv with (3.11 or newer)
 #   SYSTEM_TORCH  set to 1 to use the torch that is already installed for PYTHON
+#   JOBS          how many stages `make repro` and `make studies` run at a time; a training takes up to 8 GB
 #   ARGS          more arguments for the command that a target runs
 
 PYTHON ?= python3
@@ -18,11 +19,11 @@ export TOKENIZERS_PARALLELISM = false
 
 repro: check  ## the whole pipeline, from the model to the report
 	@test -e .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
-	dvc repro report $(ARGS)
+	$(if $(JOBS),python -m stages.repro report $(JOBS),dvc repro report $(ARGS))
 	@echo "Done. Open reports/index.html"
 
 studies: check  ## the same trainings with params varied, from many seeds: hours
-	dvc repro --keep-going studies/dvc.yaml $(ARGS)
+	$(if $(JOBS),python -m stages.repro studies/dvc.yaml $(JOBS),dvc repro --keep-going studies/dvc.yaml $(ARGS))
 
 check: .venv/installed
 	@python -m pipeline.params
