@@ -2,7 +2,7 @@
 # a .venv):
 #   PYTHON        the interpreter to make .venv with (3.11 or newer)
 #   SYSTEM_TORCH  set to 1 to use the torch that is already installed for PYTHON
-#   JOBS          how many stages `make repro` and `make studies` run at a time; a training takes up to 8 GB
+#   JOBS          how many stages `make repro` and `make studies` run at a time; a training takes up to 9 GB
 #   ARGS          more arguments for the command that a target runs
 
 PYTHON ?= python3
