@@ -2,10 +2,12 @@
 # a .venv):
 #   PYTHON        the interpreter to make .venv with (3.11 or newer)
 #   SYSTEM_TORCH  set to 1 to use the torch that is already installed for PYTHON
-#   JOBS          how many stages `make repro` and `make studies` run at a time; a training takes up to 9 GB
-#   ARGS          more arguments for the command that a target runs
+#   JOBS          how many stages `make repro` and `make studies` run at a time, of up to 9 GB each; by default
+#                 as many as memory holds, up to 3
+#   ARGS          more arguments for the command that `make test`, `make oracle` or `make bench` runs
 
 PYTHON ?= python3
+JOBS ?= 0
 TORCH_VERSION = $(shell sed -n 's/^torch==//p' requirements.lock)
 # Where PyTorch keeps its CPU builds; asked only where there is no NVIDIA driver.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -19,11 +21,11 @@ export TOKENIZERS_PARALLELISM = false
 
 repro: check  ## the whole pipeline, from the model to the report
 	@test -e .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
-	$(if $(JOBS),python -m stages.repro report $(JOBS),dvc repro report $(ARGS))
+	python -m stages.repro report $(JOBS)
 	@echo "Done. Open reports/index.html"
 
 studies: check  ## the same trainings with params varied, from many seeds: hours
-	$(if $(JOBS),python -m stages.repro studies/dvc.yaml $(JOBS),dvc repro --keep-going studies/dvc.yaml $(ARGS))
+	python -m stages.repro studies/dvc.yaml $(JOBS)
 
 check: .venv/installed
 	@python -m pipeline.params

@@ -17,7 +17,7 @@ def main() -> None:
     tasks = _read(list(changes))
     if not tasks:
         raise PipelineError(
-            f"{RUNS} holds no runs: run `dvc repro --keep-going studies/dvc.yaml` first"
+            f"{RUNS} holds no runs: run `make studies` first"
         )
     drawn = figures(tasks)
     summaries = {task: summarize(arms) for task, arms in tasks.items()}

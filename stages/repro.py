@@ -1,7 +1,7 @@
-"""`dvc repro` for what has changed, several stages at a time; DVC itself runs one after the other.
+"""`dvc repro` of what has changed, several stages at a time; DVC itself runs one after the other.
 
-Not a stage: `make repro JOBS=3`, `make studies JOBS=2`. Each stage runs by `dvc repro --single-item` as
-soon as those before it are done, so DVC keeps its records as ever.
+Not a stage: `make repro`, `make studies`. Each stage runs by `dvc repro --single-item` as soon as those
+before it are done, so DVC keeps its records as ever.
 """
 
 import json
@@ -9,32 +9,52 @@ import os
 import re
 import subprocess
 import time
+from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
 from pipeline.errors import PipelineError
 from stages.common import run_stage
 
+Graph = dict[str, set[str]]
+"""Each stage's direct predecessors."""
+
 
 def main(target: str, jobs: int) -> None:
-    """Reproduces the target, a stage or a dvc.yaml, with up to so many stages at a time."""
-    if jobs < 1:
-        raise PipelineError(f"JOBS={jobs}: at least one stage must run at a time")
-    before = read_graph(_dvc("dag", "--dot", target))
+    """Reproduces the target, a stage or a dvc.yaml, with up to so many stages at a time; 0: `fitting`."""
+    if jobs < 0:
+        raise PipelineError(f"JOBS={jobs}: 1 or more stages can run at a time; 0 for what fits")
+    jobs = jobs or fitting()
     changed = json.loads(_dvc("status", "--json", "--with-deps", target))
-    affected = to_run(before, set(changed))
-    if not affected:
+    graph = to_run(read_graph(_dvc("dag", "--dot", target)), set(changed))
+    if not graph:
         print("all is up to date")
-    todo = TopologicalSorter(affected)
+    after = stages_after(graph)
+    todo = TopologicalSorter(graph)
     todo.prepare()
-    failed = []
     threads = str(max(1, len(os.sched_getaffinity(0)) // jobs))
     environment = {"OMP_NUM_THREADS": threads} | os.environ
-    with ThreadPoolExecutor(jobs) as pool:
-        running: dict[Future[str | None], str] = {}
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    said: dict[str, str] = {}  # the last line of each stage that is running
+    ready: list[str] = []
+    failed = []
+    with (
+        ThreadPoolExecutor(jobs) as pool,
+        Live(console=console, get_renderable=lambda: _table(said), transient=True),
+    ):
+        running: dict[Future[list[str] | None], str] = {}
         while True:
-            for stage in todo.get_ready():
-                running[pool.submit(_run, stage, environment)] = stage
+            # Long chains first: what is short can fill the gaps at the end.
+            ready = sorted([*ready, *todo.get_ready()], key=lambda stage: -after[stage])
+            while ready and len(running) < jobs:
+                stage = ready.pop(0)
+                running[pool.submit(_run, stage, environment, console, said)] = stage
             if not running:  # the end, or all others wait for one that failed
                 break
             for done in wait(running, return_when=FIRST_COMPLETED).done:
@@ -42,15 +62,32 @@ def main(target: str, jobs: int) -> None:
                 if output is None:
                     todo.done(stage)
                 else:
-                    print(output)
+                    console.print(*output, sep="")
                     failed.append(stage)
     if failed:
         raise PipelineError(f"failed, and what needs them was not run: {', '.join(failed)}")
 
 
-def read_graph(dot: str) -> dict[str, set[str]]:
-    """Each stage's direct predecessors, in the order and by the names of `dvc dag --dot`."""
-    before: dict[str, set[str]] = {}
+MEMORY = 10e9
+"""Bytes that the largest stage takes with the default model, and some to spare."""
+
+
+def fitting() -> int:
+    """How many stages the memory holds, up to 3, as many as there are tasks; 1 on a GPU."""
+    if torch.cuda.is_available():
+        return 1
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    # A container's share, by the kernel's second or first kind of control groups.
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        file = Path("/sys/fs/cgroup") / name
+        if file.exists() and (limit := file.read_text().strip()).isdigit():
+            sizes.append(int(limit))
+    return max(1, min(3, len(os.sched_getaffinity(0)), int(min(sizes) / MEMORY)))
+
+
+def read_graph(dot: str) -> Graph:
+    """The stages by the names, and in the order, of `dvc dag --dot`."""
+    before: Graph = {}
     for first, second in re.findall(r'^"(.+?)"(?: -> "(.+?)")?;$', dot, re.MULTILINE):
         if second:
             before[second].add(first)
@@ -59,31 +96,62 @@ def read_graph(dot: str) -> dict[str, set[str]]:
     return before
 
 
-def to_run(before: dict[str, set[str]], changed: set[str]) -> dict[str, set[str]]:
+def to_run(before: Graph, changed: set[str]) -> Graph:
     """The part of a graph that is changed or comes after what is."""
-    affected: dict[str, set[str]] = {}
+    affected: Graph = {}
     for stage in TopologicalSorter(before).static_order():
         if stage in changed or before[stage] & affected.keys():
             affected[stage] = before[stage] & affected.keys()
     return affected
 
 
-def _run(stage: str, environment: dict[str, str]) -> str | None:
-    """Runs one stage. Returns what it printed if it failed."""
-    print(f"{time.strftime('%H:%M:%S')} {stage} ...", flush=True)
-    # Others hold DVC's lock for moments only, when they read and write its records.
+def stages_after(before: Graph) -> dict[str, int]:
+    """How many stages the longest chain has that follows each."""
+    after = dict.fromkeys(before, 0)
+    for stage in reversed(list(TopologicalSorter(before).static_order())):
+        for earlier in before[stage]:
+            after[earlier] = max(after[earlier], after[stage] + 1)
+    return after
+
+
+LINES = 40
+"""How much of what a stage printed is shown if it failed."""
+
+
+def _run(
+    stage: str, environment: dict[str, str], console: Console, said: dict[str, str]
+) -> list[str] | None:
+    """Runs one stage. Returns the last lines that it printed if it failed."""
+    said[stage] = ""
     started = time.monotonic()
-    ended = subprocess.run(
+    lines: deque[str] = deque(maxlen=LINES)
+    # Others hold DVC's lock for moments only, when they read and write its records.
+    with subprocess.Popen(
         ["dvc", "--wait-for-lock", "repro", "--single-item", stage],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    result = "failed" if ended.returncode else "done"
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():  # a progress bar's "\r" ends a line, too
+            lines.append(line)
+            said[stage] = line.strip() or said[stage]
+    del said[stage]
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
-    print(f"{time.strftime('%H:%M:%S')} {stage} {result}, {minutes} min {seconds} s", flush=True)
-    return ended.stdout if ended.returncode else None
+    result = "failed" if process.returncode else "done"
+    console.print(f"{time.strftime('%H:%M:%S')} {stage} {result}, {minutes} min {seconds} s")
+    return list(lines) if process.returncode else None
+
+
+def _table(said: dict[str, str]) -> Table:
+    """What the stages that are running said last, a line each."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    for stage, line in list(said.items()):
+        table.add_row(stage, line)
+    return table
 
 
 def _dvc(*arguments: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from stages.repro import read_graph, to_run
+from stages.repro import read_graph, stages_after, to_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +24,8 @@ def test_what_changed_is_run_with_all_that_comes_after_it():
     assert to_run(before, {"a"}) == {"a": set(), "s/dvc.yaml:c": {"a"}, "d": {"s/dvc.yaml:c"}}
     assert to_run(before, {"d"}) == {"d": set()}
     assert to_run(before, set()) == {}
+    assert stages_after(before) == {"a": 2, "b@x-1": 2, "s/dvc.yaml:c": 1, "d": 0}
+    assert stages_after({"d": {"c", "a"}, "c": {"b"}, "a": set(), "b": set()})["b"] == 2
 
 
 def repro(project, jobs, target="dvc.yaml"):
@@ -73,7 +75,7 @@ def test_stages_run_side_by_side_and_a_failure_stops_only_what_needs_it(tmp_path
 
 
 def test_what_cannot_be_reproduced_is_told(tmp_path):
-    assert "at least one stage" in repro(tmp_path, jobs=0).stderr
+    assert "error: JOBS=-1: 1 or more" in repro(tmp_path, jobs=-1).stderr
     outside = repro(tmp_path, jobs=1)
     assert outside.returncode == 1
     assert outside.stderr.startswith("error: ")
