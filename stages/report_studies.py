@@ -16,9 +16,7 @@ def main() -> None:
     changes = yaml.safe_load(ARMS.read_text())
     tasks = _read(list(changes))
     if not tasks:
-        raise PipelineError(
-            f"{RUNS} holds no runs: run `make studies` first"
-        )
+        raise PipelineError(f"{RUNS} holds no runs: run `make studies` first")
     drawn = figures(tasks)
     summaries = {task: summarize(arms) for task, arms in tasks.items()}
     with replacing(REPORTS / "studies") as beside:
