@@ -3,9 +3,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
-from stages.repro import read_graph, stages_after, to_run
+from stages import repro as module
+from stages.repro import fitting, read_graph, stages_after, to_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,3 +82,16 @@ def test_what_cannot_be_reproduced_is_told(tmp_path):
     assert outside.returncode == 1
     assert outside.stderr.startswith("error: ")
     assert len(outside.stderr.splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "cores", "gpu", "jobs"),
+    [(8, 8, False, 1), (25, 8, False, 2), (64, 8, False, 3), (64, 1, False, 1), (64, 8, True, 1)],
+)
+def test_as_many_stages_as_fit(monkeypatch, gigabytes, cores, gpu, jobs):
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": int(gigabytes * 1e9 / 4096)}
+    monkeypatch.setattr(module.os, "sysconf", pages.get)
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(module.Path, "exists", lambda _: False)
+    assert fitting() == jobs
