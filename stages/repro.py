@@ -35,6 +35,7 @@ def main(target: str, jobs: int) -> None:
     graph = to_run(read_graph(_dvc("dag", "--dot", target)), set(changed))
     if not graph:
         print("all is up to date")
+        return
     after = stages_after(graph)
     todo = TopologicalSorter(graph)
     todo.prepare()
@@ -100,8 +101,9 @@ def to_run(before: Graph, changed: set[str]) -> Graph:
     """The part of a graph that is changed or comes after what is."""
     affected: Graph = {}
     for stage in TopologicalSorter(before).static_order():
-        if stage in changed or before[stage] & affected.keys():
-            affected[stage] = before[stage] & affected.keys()
+        earlier = before[stage] & affected.keys()
+        if stage in changed or earlier:
+            affected[stage] = earlier
     return affected
 
 
