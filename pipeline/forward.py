@@ -7,7 +7,7 @@ never copies the prompt's keys and values, and `packed_weights` makes its produc
 the gradient flows back through its keys and values, which are expanded to all rows.
 
 The passes end at the last hidden states. The vocabulary head is applied by the caller, to just the
-positions that it needs: with a vocabulary of 49,152 it is the larger part of the work.
+positions that it needs: with a vocabulary of 49,152 it is a fifth of the work.
 """
 
 from collections.abc import Iterator, Sequence

@@ -7,10 +7,9 @@ it are those *for* y_t.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.forward import hidden_states, shared_prefix_length, vocabulary_head
@@ -28,7 +27,6 @@ class TokenBatch:
 
     sequences: list[list[int]]
     prefix_length: int
-    padding_side: Literal["left", "right"] = "right"
 
     @classmethod
     def of(cls, queries: Sequence[torch.Tensor], responses: Sequence[torch.Tensor]) -> "TokenBatch":
@@ -43,7 +41,7 @@ class TokenBatch:
 
     @property
     def lengths(self) -> list[int]:
-        """How many columns each row fills."""
+        """How many columns each row fills, from the first."""
         return [len(sequence) - self.prefix_length - 1 for sequence in self.sequences]
 
     @property
@@ -51,24 +49,10 @@ class TokenBatch:
         """T, the number of columns."""
         return max(self.lengths)
 
-    def ends(self) -> list[int]:
-        """The column after each row's last token."""
-        return [self.width] * len(self.sequences) if self.padding_side == "left" else self.lengths
-
-    def widen(self, x: torch.Tensor, columns: int) -> torch.Tensor:
-        """Adds columns of zeros on the side that is padded."""
-        missing = columns - x.shape[1]
-        return pad(x, (missing, 0) if self.padding_side == "left" else (0, missing))
-
-    def narrow(self, x: torch.Tensor) -> torch.Tensor:
-        """Those of the columns of a larger batch that this one, a selection of its rows, has."""
-        first = x.shape[1] - self.width if self.padding_side == "left" else 0
-        return x[:, first : first + self.width]
-
     def place(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
         """Puts numbers that belong to each row's last tokens in their columns, 0 elsewhere: (B, T)."""
         placed = torch.zeros(len(rows), self.width)
-        for target, row, end in zip(placed, rows, self.ends(), strict=True):
+        for target, row, end in zip(placed, rows, self.lengths, strict=True):
             target[end - len(row) : end] = row
         return placed
 
@@ -98,7 +82,7 @@ def score(
     Args:
         model: a causal language model, or a policy with a value head; without one, values are 0.
         mask: (B, T), true on the tokens whose log-probability and entropy are asked for; None for all.
-            The vocabulary head, a quarter of the work, is left out for the others: task and tools'
+            The vocabulary head, a fifth of the work, is left out for the others: task and tools'
             answers are often more tokens than the model's own.
         temperature: divides the logits, as in sampling.
         entropy_gradient: whether the entropy will be differentiated.
@@ -125,9 +109,7 @@ def score(
         torch.zeros(wanted.shape, device=device).masked_scatter(wanted, x) for x in packed
     )
     ones = present.new_ones(len(rests), 1)
-    with_end = torch.cat(
-        [present, ones] if batch.padding_side == "left" else [ones, present], dim=1
-    )
+    with_end = torch.cat([ones, present], dim=1)
     values = hidden.new_zeros(with_end.shape, dtype=torch.float32)
     if hasattr(model, "v_head"):
         with torch.autocast(device.type, enabled=False):

@@ -66,3 +66,17 @@ def test_a_path_with_a_model(policy, tokenizer, tmp_path):
     ids = torch.tensor([[5, 6, 7]])
     expected = policy.pretrained_model(ids).logits
     torch.testing.assert_close(loaded.pretrained_model(ids).logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "precision"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, "bfloat16"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bfloat16"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "float32"),
+        ({"architecture": "aarch64"}, "float32"),
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_faster(monkeypatch, cpu, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    assert models.Machine(device="cpu", precision="auto").resolve_precision() == precision

@@ -31,7 +31,7 @@ def test_sampled_logprobs_equal_the_trainers(any_model, tokenizer, temperature):
     batch = TokenBatch.of([torch.tensor(c) for c in contexts], responses)
     with torch.no_grad():
         scores = score(any_model, batch, temperature=temperature)
-    for row, (continuation, end) in enumerate(zip(continuations, batch.ends())):
+    for row, (continuation, end) in enumerate(zip(continuations, batch.lengths)):
         recomputed = scores.logprobs[row, end - len(continuation.tokens) : end]
         difference = (recomputed - torch.tensor(continuation.logprobs)).abs().max()
         assert difference < 1e-4

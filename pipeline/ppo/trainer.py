@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch.nn.functional import pad
 
 from pipeline.models import CausalLMWithValueHead, adamw
 from pipeline.ppo.advantages import gae, gae_walk, token_rewards
@@ -217,9 +218,9 @@ class PPOTrainer:
             scored = [self._score(model, batch, part, mask) for part in parts]
             both.append(
                 Scores(
-                    torch.cat([batch.widen(s.logprobs, batch.width) for s in scored]),
-                    torch.cat([batch.widen(s.entropy, batch.width) for s in scored]),
-                    torch.cat([batch.widen(s.values, batch.width + 1) for s in scored]),
+                    _joined([s.logprobs for s in scored], batch.width),
+                    _joined([s.entropy for s in scored], batch.width),
+                    _joined([s.values for s in scored], batch.width + 1),
                 )
             )
         return both[0], both[1]
@@ -231,7 +232,7 @@ class PPOTrainer:
             return score(
                 model,
                 part,
-                part.narrow(mask[rows]),
+                mask[rows, : part.width],
                 self.temperature,
                 entropy_gradient=self.config.entropy_coef > 0,
             )
@@ -242,7 +243,7 @@ class PPOTrainer:
         """The value after the last token of each truncated episode, 0 for the others."""
         if truncated is None or not self.config.bootstrap_truncated:
             return None
-        ends = torch.tensor(batch.ends(), device=values.device)
+        ends = torch.tensor(batch.lengths, device=values.device)
         past_the_end = values.gather(1, ends[:, None])[:, 0]
         return torch.where(torch.tensor(truncated, device=values.device), past_the_end, 0.0)
 
@@ -296,7 +297,7 @@ class PPOTrainer:
         new = self._score(self.model, batch, rows, mask)
         part = batch.select(rows)
         old_logprobs, old_values, advantages, returns, mask = (
-            part.narrow(x[rows])
+            x[rows, : part.width]
             for x in (old.logprobs, old.values[:, :-1], advantages, returns, mask)
         )
         values = new.values[:, :-1]
@@ -330,6 +331,11 @@ def make_optimizer(config: PPOConfig, model: CausalLMWithValueHead) -> torch.opt
         {"params": model.v_head.parameters(), "lr": config.value_head_learning_rate},
     ]
     return adamw(groups, config.learning_rate, (config.adam_beta1, config.adam_beta2))
+
+
+def _joined(parts: Sequence[torch.Tensor], columns: int) -> torch.Tensor:
+    """The rows of all parts in one tensor; those of fewer columns get zeros at their ends."""
+    return torch.cat([pad(part, (0, columns - part.shape[1])) for part in parts])
 
 
 def _check_lengths(queries: Any, responses: Any, scores: Any, masks: Any, truncated: Any) -> None:

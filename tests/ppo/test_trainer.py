@@ -111,27 +111,6 @@ def test_without_the_mask_tool_tokens_count(policy, monkeypatch):
     assert stats["objective/logprobs"] != pytest.approx(expected["objective/logprobs"])
 
 
-def test_padding_side_changes_nothing(policy, monkeypatch):
-    truncated = [True, False, True, False]
-    config = PPOConfig(
-        learning_rate=1e-3,
-        mini_batch_size=2,  # minibatches of several widths
-        bootstrap_truncated=True,
-    )
-    expected, _ = step(copy.deepcopy(policy), *batch(), truncated=truncated, config=config)
-    genuine = trainer_module.TokenBatch.of
-    monkeypatch.setattr(
-        trainer_module.TokenBatch,
-        "of",
-        lambda *arguments: replace(genuine(*arguments), padding_side="left"),
-    )
-    stats, _ = step(policy, *batch(), truncated=truncated, config=config)
-    for name, stat in expected.items():
-        assert stats[name] == pytest.approx(stat, rel=2e-3, abs=1e-4), name
-    for name in ("ppo/returns/mean", "ppo/val/mean", "objective/logprobs"):
-        assert stats[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-6), name
-
-
 def test_an_episode_without_model_tokens_contributes_nothing(policy):
     queries, responses, scores, masks = batch()
     _, expected = step(copy.deepcopy(policy), queries, responses, scores, masks)
