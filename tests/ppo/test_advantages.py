@@ -52,6 +52,16 @@ def test_without_tool_tokens_walking_and_skipping_agree():
         torch.testing.assert_close(here, there)
 
 
+def test_without_a_baseline_or_decay_walking_and_skipping_agree():
+    """Why the studies have no arm that walks on word problems."""
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.randint(2, (4, 9), generator=generator).bool()
+    rewards = torch.where(mask, torch.randn(4, 9, generator=generator), 0.0)
+    settings = (rewards, torch.zeros(4, 9), mask, 1.0, 1.0)
+    for here, there in zip(gae(*settings), gae_walk(*settings)):
+        torch.testing.assert_close(here, there)
+
+
 def test_a_truncated_episode_goes_on_at_its_bootstrap_value():
     mask = torch.tensor([[1, 1], [1, 1]]).bool()
     values = torch.full((2, 2), 0.5)

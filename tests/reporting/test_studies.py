@@ -19,7 +19,8 @@ def run(rewards, kl=1.0, **record):
         for subset in ("", "unseen")
         for reward in (rewards if (mode, subset) == ("sampled", "") else [0.0, 0.0])
     ]
-    return Run(curve, record, pd.DataFrame(rows))
+    machine = {"device_name": "Some CPU", "precision": "float32"}
+    return Run(curve, record | {"machine": machine}, pd.DataFrame(rows))
 
 
 @pytest.fixture
@@ -66,8 +67,10 @@ def test_the_page(arms):
     tasks = {"arithmetic": arms}
     summaries = {"arithmetic": summarize(arms)}
     page = render(tasks, summaries, {"default": {}, "walk": {"ppo.gae": "walk"}}, figures(tasks))
-    assert "<td>ppo.gae: walk<br></td>" in page
+    assert "ppo.gae: walk</span>" in page
     assert "<strong>-75.0</strong>" in page
+    assert "<br>-75.0 <span" in page
+    assert "<td>Some CPU, float32</td>" in page
     assert "1, 0 of 2" in page
     assert "step 2: &lt;NaN&gt;" in page
     assert page.count("<svg") == 1
