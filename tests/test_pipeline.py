@@ -367,7 +367,7 @@ def test_studies_vary_the_params(project):
     assert found["no_mask"]["seeds"] == [2]
     assert found["grpo"]["episodes"] == 8
     page = (project / "reports/studies/index.html").read_text()
-    assert "<td>train.algorithm: grpo<br></td>" in page
+    assert "train.algorithm: grpo</span>" in page
     printed = run(project, "python", "-m", "stages.run_arm", "arithmetic", "mask", "1", status=1)
     assert "no arm 'mask'; there is default, no_mask, walk, grpo" in printed
 

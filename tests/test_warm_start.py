@@ -14,7 +14,7 @@ DEMONSTRATIONS = [
         f"Q{i}\n",
         (
             ("model", f"<request><T>{i}<call>"),
-            ("tool", f"{i}!<response>"),
+            ("tool", f"{i}><response>"),  # "><" is one token
             ("model", f"{i}<submit>"),
         ),
     )
@@ -52,19 +52,22 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_models_own_tokens(policy, tok
     assert loss == pytest.approx(total / count, rel=1e-4)
 
 
-def test_the_model_learns_to_call(policy, tokenizer):
+def test_the_model_learns_to_call_and_sees_the_tokens_it_learned_from(policy, tokenizer):
     losses = run(policy, tokenizer)
     assert losses[-1] < losses[0] / 10
     env = TextEnvironment(
         policy,
         tokenizer,
-        {"T": lambda text: f"{text}!"},
+        {"T": lambda text: f"{text}>"},
         lambda texts: [0.0] * len(texts),
         PROMPT,
         generation_kwargs={"do_sample": False},
     )
-    *_, histories = env.run([d.query for d in DEMONSTRATIONS])
+    _, responses, masks, _, histories = env.run([d.query for d in DEMONSTRATIONS])
     assert [h.segments[1].text for h in histories] == [d.segments[0][1] for d in DEMONSTRATIONS]
+    for response, mask, demonstration in zip(responses, masks, DEMONSTRATIONS):
+        _, learned, own = _tokenized(tokenizer, PROMPT, demonstration)
+        assert response[mask == 0].tolist() == learned[own == 0].tolist()
 
 
 @pytest.mark.parametrize(

@@ -195,12 +195,14 @@ class TextEnvironment:
 
     def _tool_segment(self, answer: str) -> tuple[str, list[int], bool]:
         """A tool's answer and the closing tag: text, tokens, and whether the answer had to be cut."""
-        tokens, end = self._tokenize(answer), RESPONSE
-        cut = len(tokens) > self.max_tool_response
-        if cut:
-            tokens, end = tokens[: self.max_tool_response], CUT_MARK + RESPONSE
-            answer = self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
-        return answer + end, tokens + self._tokenize(end), cut
+        tokens = self._tokenize(answer)
+        if len(tokens) <= self.max_tool_response:
+            # In one piece, as in prompt and demonstrations: a token may reach into the tag (".<").
+            text = answer + RESPONSE
+            return text, self._tokenize(text), False
+        tokens, end = tokens[: self.max_tool_response], CUT_MARK + RESPONSE
+        text = self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False) + end
+        return text, tokens + self._tokenize(end), True
 
     def _room(self, history: TextHistory) -> float:
         """How many more tokens the episode may have."""

@@ -21,9 +21,14 @@ def masked_var(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def whiten(x: torch.Tensor, mask: torch.Tensor, shift: bool = True) -> torch.Tensor:
-    """Scales `x` to variance 1 over the mask, and shifts it to mean 0 if asked to; zero outside it."""
-    shifted = x - masked_mean(x, mask) if shift else x
-    return torch.where(mask, shifted * torch.rsqrt(masked_var(x, mask) + 1e-8), 0.0)
+    """Shifts `x` to mean 0 and scales it to variance 1 over the mask; zero outside it.
+
+    Without the shift it is scaled to a mean square of 1: numbers that are nearly alike have a variance
+    near 0, and would become huge.
+    """
+    scaled = x - masked_mean(x, mask) if shift else x
+    square = masked_var(x, mask) if shift else masked_mean(x**2, mask)
+    return torch.where(mask, scaled * torch.rsqrt(square + 1e-8), 0.0)
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,9 @@ FORMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 DEMONSTRATED = ("capital", "currency", "country", "time zone", "state", "symbol")
 """The kinds of built-in questions that demonstrations show. The others PPO has to find out."""
 
+WORDS = {"am", "as", "at", "be", "he", "i", "in", "no"}
+"""Symbols of elements that are also words: a sentence may well hold one that means something else."""
+
 _RESULT = re.compile(rf"Result\s*=(.*?){SUBMIT}", re.DOTALL)
 _NAMES = re.compile(r"[A-Z][\w.'’-]*(?: (?:(?:of|the|de|and) )*[A-Z0-9][\w.'’-]*)*")
 
@@ -206,7 +209,9 @@ def _builtin() -> dict[str, list[Problem]]:
     splits: dict[str, list[Problem]] = {"train": [], "test": []}
     for kind, (entity_kind, fact, forms) in FORMS.items():
         for entity in everything:
-            if entity.kind == entity_kind and bearers[entity.name] == 1:
+            if entity.kind != entity_kind or bearers[entity.name] > 1:
+                continue
+            if entity.facts[fact].lower() not in WORDS:
                 form = forms[crc32(f"{kind} {entity.id}".encode()) % len(forms)]
                 splits[_split(entity)].append(
                     {

@@ -23,10 +23,16 @@ def test_whiten():
     assert masked_mean(white, MASK).item() == pytest.approx(0, abs=1e-6)
     assert masked_var(white, MASK).item() == pytest.approx(1, abs=1e-4)
     assert white[~MASK].tolist() == [0, 0]
+
+
+def test_scaled_without_a_shift():
+    x = torch.tensor([[1.0, float("nan"), 2.0], [3.0, 6.0, -100.0]])
     scaled = whiten(x, MASK, shift=False)
-    assert masked_var(scaled, MASK).item() == pytest.approx(1, abs=1e-4)
-    assert (scaled[0, 2] / scaled[0, 0]).item() == pytest.approx(2.0)  # 2 to 1, as in x
+    # The mean square is (1 + 4 + 9 + 36) / 4 = 12.5.
+    assert scaled[MASK].tolist() == pytest.approx([n / 12.5**0.5 for n in (1, 2, 3, 6)])
     assert scaled[~MASK].tolist() == [0, 0]
+    alike = whiten(torch.ones(MASK.shape), MASK, shift=False)
+    assert alike[MASK].tolist() == pytest.approx([1] * 4)
 
 
 @pytest.mark.parametrize(
