@@ -149,11 +149,16 @@ def load(folder: Path, device: str | torch.device = "cpu") -> tuple[CausalLMWith
     """The policy (with its value head, where one was saved) and the tokenizer kept in `folder`."""
     model, tokenizer = _from_pretrained(folder)
     policy = CausalLMWithValueHead(model.to(device))
-    if (folder / VALUE_HEAD_FILE).exists():
-        policy.v_head.load_state_dict(
-            torch.load(folder / VALUE_HEAD_FILE, map_location=device, weights_only=True)
-        )
+    load_value_head(policy, folder)
     return policy, tokenizer
+
+
+def load_value_head(policy: CausalLMWithValueHead, folder: Path) -> None:
+    """Gives the policy the value head kept in `folder`, if there is one."""
+    file = folder / VALUE_HEAD_FILE
+    if file.exists():
+        device = policy.v_head.weight.device
+        policy.v_head.load_state_dict(torch.load(file, map_location=device, weights_only=True))
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -50,6 +50,10 @@ class Sampler:
         temperature: divides the logits; reported log-probabilities are of that distribution.
         do_sample: false for greedy decoding (log-probabilities then are at temperature 1).
         seed: seeds the sampler's own random numbers.
+
+    Raises:
+        ValueError: for a temperature that is not above 0, and for a stop string that ends in white space
+            or beyond ASCII, which a tokenizer may spell otherwise.
     """
 
     def __init__(
@@ -61,6 +65,15 @@ class Sampler:
         do_sample: bool = True,
         seed: int = 0,
     ) -> None:
+        if temperature <= 0:
+            raise ValueError(
+                f"temperature {temperature}: it must be above 0; do_sample=False is greedy"
+            )
+        for stop in stop_strings:
+            if not "!" <= stop[-1:] <= "~":
+                raise ValueError(
+                    f"stop string {stop!r}: its last character must be a printable ASCII one"
+                )
         self.model = model
         self.head = vocabulary_head(model)
         self.tokenizer = tokenizer

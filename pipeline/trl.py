@@ -55,9 +55,13 @@ class AutoModelForCausalLMWithValueHead:
         """
         if options:
             raise TypeError(f"from_pretrained takes a model only, not {', '.join(options)}")
-        if isinstance(model, str | Path):
-            model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-        return CausalLMWithValueHead(model)
+        if not isinstance(model, str | Path):
+            return CausalLMWithValueHead(model)
+        policy = CausalLMWithValueHead(
+            AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        )
+        models.load_value_head(policy, Path(model))
+        return policy
 
 
 @dataclass
@@ -135,10 +139,12 @@ class PPOTrainer(ppo.PPOTrainer):
         lr_scheduler: Any = None,
     ) -> None:
         torch.manual_seed(config.seed)
+        self.accelerator = Accelerator(log_with=config.log_with, cpu=not torch.cuda.is_available())
+        model.to(self.accelerator.device)
         super().__init__(
             config.ours(),
             model,
-            ref_model and ref_model.pretrained_model,
+            ref_model and ref_model.pretrained_model.to(self.accelerator.device),
             optimizer or torch.optim.Adam(model.parameters(), lr=config.learning_rate),
             lr_scheduler,
             seed=config.seed,
@@ -147,7 +153,6 @@ class PPOTrainer(ppo.PPOTrainer):
         self.dataloader = dataset and torch.utils.data.DataLoader(
             dataset, config.batch_size, shuffle=True, drop_last=True, collate_fn=data_collator
         )
-        self.accelerator = Accelerator(log_with=config.log_with, cpu=not torch.cuda.is_available())
         self.accelerator.init_trackers(
             config.tracker_project_name, asdict(config), config.tracker_kwargs
         )
@@ -190,8 +195,13 @@ class TextEnvironment(environment.TextEnvironment):
         generation_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         options = {"do_sample": False, **(generation_kwargs or {})}  # the default of `generate`
-        for name in ("pad_token_id", "eos_token_id"):  # the tokenizer's
-            options.pop(name, None)
+        options.pop("pad_token_id", None)
+        end = options.pop("eos_token_id", None)
+        if end not in (None, -1, tokenizer.eos_token_id):
+            raise ValueError(
+                f"eos_token_id {end}: a turn ends at a tag or the tokenizer's end of text "
+                f"({tokenizer.eos_token_id})"
+            )
         for name, harmless in HARMLESS.items():
             if options.get(name) in harmless:
                 options.pop(name, None)

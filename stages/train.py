@@ -111,8 +111,9 @@ def train(
                 raise  # there is no policy worth keeping
             tqdm.write(f"warning: stopped at {stop}; keeping the policy of step {stop.best_step}")
             record["stopped"] = {"at": str(stop)}
-    if section.train.keep == "best" or "stopped" in record:
-        record["kept"] = {"policy that played step": curve[-1]["best_step"]}
+    best_step = curve[-1]["best_step"]
+    if best_step and (section.train.keep == "best" or "stopped" in record):
+        record["kept"] = {"policy that played step": best_step}
     models.save(policy, tokenizer, policy_folder)
     training_folder.mkdir()
     pd.DataFrame(curve).to_csv(training_folder / "curve.csv", index=False, float_format="%.6g")

@@ -91,6 +91,14 @@ def test_the_seed_decides(model, tokenizer):
     assert sample(1) != sample(2)
 
 
+def test_what_it_could_not_do_is_refused(model, tokenizer):
+    with pytest.raises(ValueError, match="temperature 0: it must be above 0"):
+        Sampler(model, tokenizer, [], temperature=0)
+    for stop in ("end\n", "é", ""):
+        with pytest.raises(ValueError, match="its last character must be"):
+            Sampler(model, tokenizer, ["<call>", stop])
+
+
 def test_nothing_to_continue(model, tokenizer):
     assert Sampler(model, tokenizer, []).generate([], []) == []
 

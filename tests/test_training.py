@@ -5,11 +5,12 @@ from trl import GRPOTrainer
 from pipeline import training
 from pipeline.algorithms import TrainSettings, learning_rate_factor, load_algorithm
 from pipeline.errors import PipelineError
-from pipeline.models import Machine
+from pipeline.models import CausalLMWithValueHead, Machine
 from pipeline.ppo import PPOTrainer
 from pipeline.stability import Unstable
 from pipeline.tasks import EnvironmentSettings, load_task
 from pipeline.tasks.arithmetic import Arithmetic
+from tests.tiny import make_model
 
 
 def settings(**options):
@@ -169,11 +170,35 @@ def test_grpo_trains_on_the_environments_episodes(policy, tokenizer, problems, m
         assert [len(group) for group in groups.values()] == [2] * 4
         assert all(abs(sum(group)) < 1e-4 for group in groups.values())
     moved = {name for name, x in policy.state_dict().items() if not torch.equal(x, before[name])}
-    assert any("layers" in name for name in moved)
+    assert any(".mlp." in name for name in moved)
     assert not any("v_head" in name for name in moved)
+
+
+def test_grpo_trains_without_dropout(tokenizer, problems):
+    """With it the KL from the policy itself would be -1 where the training begins."""
+    policy = CausalLMWithValueHead(make_model("gpt2"))
+    config = load_algorithm("grpo").Config(mini_batch_size=4, num_generations=2)
+    curve = train(policy, tokenizer, problems, "grpo", config, steps=3, episodes_per_step=8)
+    assert curve[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
 
 
 def test_grpo_needs_whole_groups(policy, tokenizer, problems):
     config = load_algorithm("grpo").Config(mini_batch_size=4, num_generations=3)
     with pytest.raises(PipelineError, match="must be a multiple of mini_batch_size"):
         train(policy, tokenizer, problems, "grpo", config, episodes_per_step=8)
+
+
+def test_grpo_needs_as_many_problems_as_a_step_plays(policy, tokenizer, problems):
+    config = load_algorithm("grpo").Config(mini_batch_size=4, num_generations=2)
+    with pytest.raises(PipelineError, match=r"a step plays 4 problems, 2 times each; .* has 3"):
+        train(policy, tokenizer, problems[:3], "grpo", config, episodes_per_step=8)
+
+
+def test_grpos_reference_is_the_policy_at_the_start(policy, tokenizer, problems, monkeypatch):
+    config = load_algorithm("grpo").Config(
+        mini_batch_size=8, num_generations=2, learning_rate=1e-3, beta=1.0
+    )
+    monkeypatch.setattr(Arithmetic, "reward", lambda self, text, problem: float(len(text) % 2))
+    curve = train(policy, tokenizer, problems, "grpo", config, episodes_per_step=8)
+    assert curve[0]["grpo/kl"] == pytest.approx(0, abs=1e-6)
+    assert curve[-1]["grpo/kl"] > 1e-4

@@ -86,6 +86,8 @@ def test_what_is_not_supported_is_refused(policy, tokenizer):
             "",
             generation_kwargs={"do_sample": True, "temperature": 0.7},
         )
+    with pytest.raises(ValueError, match="eos_token_id 7: a turn ends at a tag"):
+        TextEnvironment(policy, tokenizer, {}, len, "", generation_kwargs={"eos_token_id": 7})
     with pytest.raises(ValueError, match="no tool 'wiki'"):
         load_tool("wiki")
     assert load_tool("ybelkada/simple-calculator")("2*3") == "6"
@@ -101,3 +103,9 @@ def test_without_generation_kwargs_it_decodes_greedily_as_generate_does(policy, 
 
 def test_the_trainer_is_ours():
     assert PPOTrainer.step is trainer_module.PPOTrainer.step
+
+
+def test_a_saved_policy_comes_back_with_its_value_head(policy, tokenizer, tmp_path):
+    PPOTrainer(PPOConfig(), policy, tokenizer=tokenizer).save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLMWithValueHead.from_pretrained(str(tmp_path))
+    assert torch.equal(loaded.v_head.weight, policy.v_head.weight)

@@ -52,9 +52,15 @@ def learn(run: Run, config: Config) -> None:
             f"grpo: episodes_per_step ({episodes_per_step}) must be a multiple of mini_batch_size "
             f"({config.mini_batch_size}), and that of num_generations ({config.num_generations})"
         )
+    groups = episodes_per_step // config.num_generations
+    problems = {run.task.query(problem): problem for problem in run.problems}
+    if len(problems) < groups:
+        raise PipelineError(
+            f"grpo: a step plays {groups} problems, {config.num_generations} times each; the training "
+            f"set has {len(problems)}"
+        )
     model = run.policy.pretrained_model
     reference = copy.deepcopy(model).requires_grad_(False)
-    problems = {run.task.query(problem): problem for problem in run.problems}
     updates = episodes_per_step // config.mini_batch_size * config.num_iterations
     measured: dict[str, float] = {}
 
@@ -99,7 +105,6 @@ def learn(run: Run, config: Config) -> None:
             num_iterations=config.num_iterations,
             max_steps=run.settings.steps * updates,
             epsilon=config.epsilon,
-            beta=config.beta,
             loss_type=config.loss_type,
             scale_rewards=config.scale_rewards,
             max_grad_norm=config.max_grad_norm,
@@ -107,6 +112,7 @@ def learn(run: Run, config: Config) -> None:
             use_cpu=run.machine.resolve_device() == "cpu",
             bf16=run.machine.resolve_precision() == "bfloat16",
             activation_checkpointing=False,
+            disable_dropout=True,
             logging_steps=updates,
             report_to="none",
             save_strategy="no",
@@ -123,8 +129,12 @@ def learn(run: Run, config: Config) -> None:
             callbacks=[Tell()],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    model.eval()
+        # TRL would load the reference by the name that the model's config has.
+        trainer.beta, trainer.ref_model = config.beta, reference
+        try:
+            trainer.train()
+        finally:
+            model.eval()
 
 
 def _given(**fields: Any) -> list[float | None]:

@@ -166,7 +166,7 @@ class TextEnvironment:
                 history.append_segment(text, tokens, system=True)
 
     def _answers(self, calls: Sequence[ToolCall | None]) -> list[ToolResponse | str | Exception]:
-        """What the tools say to each call, or what is wrong with it. Calls run side by side."""
+        """What the tools say to each call, or what is wrong with it. A tool's calls run side by side."""
         answers: list[Any] = [self._objection(call) for call in calls]
         waiting: dict[str, list[int]] = {}
         for index, call in enumerate(calls):
@@ -177,7 +177,7 @@ class TextEnvironment:
                 tool = self.tools[name]
                 arguments = [call.argument for call in (calls[i] for i in indices) if call]
                 answered = (
-                    tool.batch(arguments)
+                    _answer_all(tool, arguments)
                     if isinstance(tool, BatchTool)
                     else pool.map(lambda argument, tool=tool: _answer(tool, argument), arguments)
                 )
@@ -220,6 +220,16 @@ def _answer(tool: Tool, argument: str) -> ToolResponse | str | Exception:
         raise  # what the user must mend is not for the model to read
     except Exception as error:  # a tool must never end the run
         return error
+
+
+def _answer_all(tool: BatchTool, arguments: list[str]) -> Sequence[ToolResponse | str | Exception]:
+    """What the tool says to each, or for all of them what it raised."""
+    try:
+        return tool.batch(arguments)
+    except PipelineError:
+        raise
+    except Exception as error:
+        return [error] * len(arguments)
 
 
 def _text_of(answer: ToolResponse | str | Exception) -> str:

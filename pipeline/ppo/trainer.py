@@ -144,7 +144,7 @@ class PPOTrainer:
         masks = (
             [torch.ones_like(r) for r in responses] if response_masks is None else response_masks
         )
-        _check_lengths(queries, responses, scores, masks, truncated)
+        _check_lengths(queries, responses, scores, masks, truncated, sampled_logprobs)
         config, device = self.config, self.model.v_head.weight.device
         batch = TokenBatch.of(queries, responses)
         response_mask = batch.place([torch.ones_like(r) for r in responses]).bool().to(device)
@@ -201,7 +201,7 @@ class PPOTrainer:
             "tokens/model_len_mean": float(model_mask.sum() / len(responses)),
             **updates,
         }
-        if sampled_logprobs is not None:
+        if sampled_logprobs is not None and model_mask.any():
             gap = (old.logprobs[model_mask].cpu() - torch.cat(list(sampled_logprobs))).abs()
             stats["objective/sampler_gap_mean"] = float(gap.mean())
             stats["objective/sampler_gap_max"] = float(gap.max())
@@ -255,33 +255,34 @@ class PPOTrainer:
         returns: torch.Tensor,
         mask: torch.Tensor,
     ) -> dict[str, float]:
-        """The epochs of minibatch updates; returns the statistics' means over the minibatches."""
+        """The epochs of minibatch updates.
+
+        Returns the statistics' means over the minibatches: those that were learned from, if any was.
+        """
         config = self.config
         per_minibatch: list[dict[str, float]] = []
-        skipped = 0
+        applied: list[dict[str, float]] = []
         for _ in range(config.ppo_epochs):
             order = torch.randperm(len(batch.sequences), generator=self.generator).tolist()
             for start in range(0, len(order), config.mini_batch_size):
                 rows = order[start : start + config.mini_batch_size]
                 stats, loss = self._loss(batch, rows, old, advantages, returns, mask)
+                per_minibatch.append(stats)
                 self.optimizer.zero_grad()
                 loss.backward()
                 norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
+                stats["ppo/grad_norm"] = float(norm)
                 # The ratio is 0 where no token counts; Adam's momentum must not move the policy then.
                 if norm.isfinite() and 0 < stats["ppo/policy/ratio"] <= config.ratio_threshold:
                     self.optimizer.step()
-                else:
-                    skipped += 1
-                per_minibatch.append({**stats, "ppo/grad_norm": float(norm)})
+                    applied.append(stats)
             epoch = per_minibatch[-math.ceil(len(order) / config.mini_batch_size) :]
             moved = sum(stats["ppo/policy/approxkl"] for stats in epoch) / len(epoch)
             if moved > 1.5 * config.target_kl_update:
                 break
-        means = {
-            name: sum(stats[name] for stats in per_minibatch) / len(per_minibatch)
-            for name in per_minibatch[0]
-        }
-        return {**means, "ppo/skipped_minibatches": float(skipped)}
+        counted = applied or per_minibatch
+        means = {name: sum(stats[name] for stats in counted) / len(counted) for name in counted[0]}
+        return {**means, "ppo/skipped_minibatches": float(len(per_minibatch) - len(applied))}
 
     def _loss(
         self,
@@ -338,7 +339,9 @@ def _joined(parts: Sequence[torch.Tensor], columns: int) -> torch.Tensor:
     return torch.cat([pad(part, (0, columns - part.shape[1])) for part in parts])
 
 
-def _check_lengths(queries: Any, responses: Any, scores: Any, masks: Any, truncated: Any) -> None:
+def _check_lengths(
+    queries: Any, responses: Any, scores: Any, masks: Any, truncated: Any, sampled_logprobs: Any
+) -> None:
     counts = {len(queries), len(responses), len(scores), len(masks)}
     if len(counts) != 1 or not len(queries):
         raise ValueError(
@@ -354,4 +357,10 @@ def _check_lengths(queries: Any, responses: Any, scores: Any, masks: Any, trunca
         if len(response) != len(mask):
             raise ValueError(
                 f"response_masks[{i}] has {len(mask)} entries for a response of {len(response)}"
+            )
+    if sampled_logprobs is not None:
+        given, needed = [len(x) for x in sampled_logprobs], [int(mask.sum()) for mask in masks]
+        if given != needed:
+            raise ValueError(
+                f"sampled_logprobs has {given} numbers for episodes with {needed} model tokens"
             )

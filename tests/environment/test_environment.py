@@ -238,6 +238,20 @@ def test_the_calls_of_a_turn_reach_a_batch_tool_together(run):
     ]
 
 
+def test_a_batch_tool_that_raises_answers_all_its_calls_with_that(run):
+    class Broken(BatchTool):
+        def batch(self, arguments):
+            raise ValueError("out of order")
+
+    turns = [[call("a"), call("b"), call("x", "Other")], ["end<submit>"] * 3]
+    *_, histories, _ = run(turns, tools={"Calc": Broken(), "Other": lambda text: text})
+    assert [h.calls[0].answer for h in histories] == [
+        "Tool error: out of order",
+        "Tool error: out of order",
+        "x",
+    ]
+
+
 def test_every_call_is_recorded(run):
     turns = [[call("a"), call("bad"), call("longer"), "x<call>", "no<submit>"], ["end<submit>"] * 4]
     *_, histories, _ = run(turns, tools={"Calc": Batched()}, max_tool_response=4)

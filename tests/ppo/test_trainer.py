@@ -1,6 +1,7 @@
 """The trainer as a whole, on a tiny model."""
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -129,7 +130,11 @@ def test_a_batch_without_model_tokens_moves_nothing(policy, length):
     trainer.step(*batch())  # gives the optimizer some momentum
     before = copy.deepcopy(policy.state_dict())
     stats = trainer.step(
-        [PROMPT, PROMPT], [random_ids(length, 1)] * 2, [1.0, 0.0], [torch.zeros(length)] * 2
+        [PROMPT, PROMPT],
+        [random_ids(length, 1)] * 2,
+        [1.0, 0.0],
+        [torch.zeros(length)] * 2,
+        sampled_logprobs=[torch.zeros(0)] * 2,
     )
     assert all(torch.equal(x, before[name]) for name, x in policy.state_dict().items())
     assert stats["ppo/skipped_minibatches"] == 1
@@ -157,6 +162,18 @@ def test_minibatches_with_a_wild_ratio_are_skipped(policy):
     assert all((move == 0).all() for move in moves.values())
 
 
+@pytest.mark.parametrize("broken", [1, 2])
+def test_a_minibatch_without_a_finite_gradient_is_skipped(policy, broken):
+    """If that is all of them, the statistics say so, and the training is stopped."""
+    trainer = PPOTrainer(PPOConfig(learning_rate=1e-3, mini_batch_size=2), policy)
+    left = iter([float("nan")] * broken + [1.0] * 2)
+    policy.v_head.bias.register_hook(lambda gradient: gradient * next(left))
+    stats = trainer.step(*batch())
+    assert stats["ppo/skipped_minibatches"] == broken
+    assert math.isfinite(stats["ppo/grad_norm"]) == (broken == 1)
+    assert all(parameter.isfinite().all() for parameter in policy.parameters())
+
+
 def test_epochs_end_early_beyond_the_target_kl(policy):
     def count(target):
         config = PPOConfig(
@@ -181,6 +198,9 @@ def test_lengths_that_do_not_fit_are_named(policy):
         trainer.step(queries, responses, scores, [torch.ones(2), *masks[1:]])
     with pytest.raises(ValueError, match="truncated has 1"):
         trainer.step(queries, responses, scores, masks, truncated=[True])
+    sampled = [torch.zeros(7), torch.zeros(1), torch.zeros(7), torch.zeros(7)]
+    with pytest.raises(ValueError, match=r"\[7, 1, 7, 7\] numbers for .* \[7, 7, 7, 7\] model"):
+        trainer.step(queries, responses, scores, masks, sampled_logprobs=sampled)
     with pytest.raises(ValueError, match=r"queries\[0\] is empty"):
         trainer.step([queries[0][:0], *queries[1:]], responses, scores, masks)
     with pytest.raises(ValueError, match="at least 1"):
