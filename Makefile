@@ -2,8 +2,8 @@
 # a .venv):
 #   PYTHON        the interpreter to make .venv with (3.11 or newer)
 #   SYSTEM_TORCH  set to 1 to use the torch that is already installed for PYTHON
-#   JOBS          how many stages `make repro` and `make studies` run at a time, of up to 9 GB each; by default
-#                 as many as memory holds, up to 3
+#   JOBS          how many stages `make repro` and `make studies` run at a time; by default as many as there
+#                 are cores and 10 GB of memory for each, up to 3; on a GPU 1
 #   ARGS          more arguments for the command that `make test`, `make oracle` or `make bench` runs
 
 PYTHON ?= python3
@@ -32,7 +32,7 @@ check: .venv/installed
 
 smoke: .venv/installed  ## the whole graph with a few steps, in a copy
 	rm -rf .smoke
-	python -m tests.project_copy .smoke $(foreach task,arithmetic triviaqa gsm8k,$(task).train.steps=2 \
+	python -m tests.project_copy .smoke 'tasks=[arithmetic, triviaqa, gsm8k]' $(foreach task,arithmetic triviaqa gsm8k,$(task).train.steps=2 \
 		$(task).train.warmup_steps=0 $(task).train.episodes_per_step=16 $(task).data.test=16) \
 		triviaqa.warm_start.steps=2 \
 		gsm8k.warm_start.steps=2 gsm8k.data.unseen=12

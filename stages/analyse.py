@@ -26,7 +26,7 @@ def main(task: str) -> None:
         if table.empty and when != "warm_start":  # that is empty where there was none
             raise PipelineError(
                 f"{episodes_path(task, when)} holds no episodes: "
-                f"run `dvc repro --force {made_by[when]}`"
+                f"run `dvc repro --single-item --force {made_by[when]}`"
             )
     played = load_task(task)
     _, resources = read_setup(task)

@@ -114,7 +114,8 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
     except PipelineError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error.filename or ''}: {error.strerror or error}")
+        place = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {place}{error.strerror or error}")
 
 
 def _keep_freed_memory() -> None:

@@ -1,15 +1,18 @@
 """Trains and evaluates a task from one seed, as an arm of a study has it."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from pipeline.algorithms import algorithm_names
 from pipeline.errors import PipelineError
 from pipeline.evaluation.analysis import analyse
 from pipeline.files import replacing
-from pipeline.params import load_params
-from pipeline.tasks import load_task
+from pipeline.params import Params, load_params
+from pipeline.tasks import load_task, task_names
 from stages.common import ARMS, STUDY_COLUMNS, live_path, read_setup, run_path, run_stage
 from stages.evaluate import play
 from stages.train import train
@@ -20,7 +23,7 @@ def main(task: str, arm: str, seed: int) -> None:
     arms = yaml.safe_load(ARMS.read_text())
     if arm not in arms:
         raise PipelineError(f"{ARMS}: no arm {arm!r}; there is {', '.join(arms)}")
-    params = load_params(changes=arms[arm])
+    params = load_arm(arm, arms[arm])
     target = run_path(task, arm, seed)
     # The policy is not kept: there are dozens, of half a gigabyte each.
     with replacing(target) as beside, tempfile.TemporaryDirectory() as folder:
@@ -32,6 +35,24 @@ def main(task: str, arm: str, seed: int) -> None:
         tools = played.tools(params.task(task).tools, resources)
         labelled = analyse(episodes, played, tools)
         labelled[STUDY_COLUMNS].to_csv(beside / "episodes.csv", index=False)
+
+
+def load_arm(arm: str, changes: Mapping[str, Any]) -> Params:
+    """The params as an arm has them. Raises PipelineError for those that would change nothing."""
+    own = {"environment", "tools", "train", *algorithm_names()}
+    known = {"evaluation", "machine", *(own - {"environment", "tools"})}
+    for key in changes:
+        first, *rest = key.split(".")
+        if rest[0] not in own if first in task_names() else first not in known:
+            raise PipelineError(
+                f"{ARMS}: {arm}: {key} would change nothing: a run starts from the problems, prompt and "
+                f"model that are there; an arm can change {', '.join(sorted(known))}, and a task's "
+                f"{', '.join(sorted(own))}"
+            )
+    try:
+        return load_params(changes=changes)
+    except PipelineError as error:
+        raise PipelineError(f"{ARMS}: {arm}: {error}") from None
 
 
 if __name__ == "__main__":

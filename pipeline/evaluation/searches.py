@@ -1,5 +1,6 @@
 """What a bad search could have found: asked of the index, after the episode."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ class SearchDiagnosis:
     rank: (
         int | None
     )  # of the first of the query's best hits that would show it, from 1; None for none
-    in_corpus: bool  # whether any document has it
+    in_corpus: bool  # whether one of these, or of the best hits for an answer itself, has it
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,15 @@ def diagnose(searcher: Searcher, searches: Sequence[Search]) -> list[SearchDiagn
         hits = by_query[search.query]
         ranks = [i for i, hit in enumerate(hits, 1) if _shows(hit, search.answers)]
         best = by_question[search.question[:MAX_CHARACTERS]]
+        # An answer of stop words ("Be", "No") has no hits, though documents have it.
+        for_answers = (by_answer[answer[:MAX_CHARACTERS]] for answer in search.answers)
+        read = itertools.chain(best, hits, *for_answers)
         found.append(
             SearchDiagnosis(
                 question_finds=bool(best) and _shows(best[0], search.answers),
                 in_article=bool(hits) and bool(contains(hits[0].contents, search.answers)),
                 rank=ranks[0] if ranks else None,
-                in_corpus=any(
-                    contains(hit.contents, [answer])
-                    for answer in search.answers
-                    for hit in by_answer[answer[:MAX_CHARACTERS]]
-                ),
+                in_corpus=any(contains(hit.contents, search.answers) for hit in read),
             )
         )
     return found

@@ -62,6 +62,8 @@ def learning_curves(curves: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
         curves: for each title (a single one has none to show) and seed a training's statistics, one
             row a step.
     """
+    # Episodes in a step: where they differ, steps and episodes have no common axis.
+    sizes = {curve["episodes"].iloc[0] for seeds in curves.values() for curve in seeds.values()}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(CURVES), figsize=(9, 3.2), layout="constrained")
         for axis, (column, label) in zip(axes, CURVES.items()):
@@ -76,11 +78,12 @@ def learning_curves(curves: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
             axis.set_title(label, fontsize=10)
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
-            per_step = next(iter(next(iter(curves.values())).values()))["episodes"].iloc[0]
-            top = axis.secondary_xaxis(
-                -0.28, functions=(lambda x, n=per_step: x * n, lambda x, n=per_step: x / n)
-            )
-            top.set_xlabel("episodes")
+            if len(sizes) == 1:
+                (size,) = sizes
+                below = axis.secondary_xaxis(
+                    -0.28, functions=(lambda x, n=size: x * n, lambda x, n=size: x / n)
+                )
+                below.set_xlabel("episodes")
         axes[0].set_ylim(0, 1.02)
         if len(curves) > 1:
             axes[0].legend(frameon=False)

@@ -24,7 +24,7 @@ MEASURES = {
 PER_CELL = 6
 """How many pairs of episodes the page shows of those that went from one label to another."""
 
-UNTRAINED = 0
+UNTRAINED = -1  # no training has that
 """What stands for a seed where nothing was trained."""
 
 Tables = Mapping[int, pd.DataFrame]

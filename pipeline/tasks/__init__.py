@@ -65,7 +65,8 @@ class Task(ABC):
     """Files and folders of the project that the task uses besides its own file: its tools, above all.
 
     A change in them is a change of the task: `demonstrate` writes their hashes down, and whatever is
-    played with the task depends on that. DVC cannot look them up for each task by itself.
+    played with the task depends on that. DVC cannot look them up for each task by itself, so each
+    place must also be, or lie in, one that `prepare` and `demonstrate` depend on in dvc.yaml.
     """
 
     packages: ClassVar[Sequence[str]] = ()
@@ -111,7 +112,10 @@ class Task(ABC):
         """1 if `answer_text`, what the model wrote after the last tool response, is right, else 0."""
 
     def measures(self, answer_text: str, problem: Problem) -> dict[str, float]:
-        """Further measures of an answer, by name, for evaluation only; each from 0 to 1."""
+        """Further measures of an answer, by name, for evaluation only; each from 0 to 1.
+
+        The tables of episodes have them all; the report those that `reporting.results.MEASURES` names.
+        """
         return {}
 
     @abstractmethod

@@ -17,7 +17,7 @@ from pipeline.environment.environment import Tool
 from pipeline.environment.protocol import RESPONSE, SUBMIT, render_call
 from pipeline.errors import PipelineError
 from pipeline.evaluation.answers import number, numeric_match
-from pipeline.sources import FileSplits, HubSplits, hub_rows, no_good, read_rows
+from pipeline.sources import FileSplits, HubSplits, hub_rows, read_rows
 from pipeline.tasks import Demonstration, Problem, Task
 from pipeline.tools import ToolError
 from pipeline.tools.python import PythonInterpreter
@@ -179,7 +179,7 @@ def _problem(where: str, row: dict[str, Any]) -> Problem:
     solution, _, result = row["answer"].rpartition("####")
     value = number(result)
     if value is None:
-        raise no_good(where, "answer", _FIELDS)
+        raise PipelineError(f"{where}: no good 'answer'; it must end in #### and a number")
     plain = result.strip().replace("−", "-").replace("$", "").replace(",", "")
     return {"id": where, "question": row["question"], "answer": plain, "solution": solution}
 

@@ -29,11 +29,13 @@ def test_where_the_answers_of_bad_searches_were(searcher):
         Search("Bruce Willis voice", "Which American actor had a long career?", ["Walter"]),
         Search("Brown Act", "When was the Brown Act passed?", ["1953"]),
         Search("meetings", "Who is the voice?", ["Gérard", "Depardieu"]),
+        Search("meetings", "What does the Brown Act act on?", ["on"]),  # a stop word
     ]
     assert diagnose(searcher, searches) == [
         SearchDiagnosis(question_finds=True, in_article=False, rank=2, in_corpus=True),
         SearchDiagnosis(question_finds=False, in_article=True, rank=None, in_corpus=True),
         SearchDiagnosis(question_finds=False, in_article=False, rank=None, in_corpus=False),
+        SearchDiagnosis(question_finds=True, in_article=True, rank=1, in_corpus=True),
     ]
 
 

@@ -102,9 +102,11 @@ def test_seeds_are_compared_with_themselves(results):
     first = {2: episodes([0, 0, 0, 0]), 3: episodes([1, 1, 1, 1])}
     runs = replace(results, columns={"before": first, "after": results.columns["after"]})
     assert runs.comparison("sampled").only_second == 4
-    strangers = replace(runs, columns={"before": {3: first[3]}, "after": results.columns["after"]})
-    with pytest.raises(PipelineError, match="no seed in common: 3 there and 1, 2 here"):
-        strangers.comparison("sampled")
+    for seed in (0, 3):
+        before = {seed: first[3]}
+        strangers = replace(runs, columns={"before": before, "after": results.columns["after"]})
+        with pytest.raises(PipelineError, match=f"no seed in common: {seed} there and 1, 2 here"):
+            strangers.comparison("sampled")
 
 
 def test_of_each_change_of_label_a_few_episodes_are_shown_the_wrong_ones_first(results):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -74,3 +76,10 @@ def test_the_page(arms):
     assert "1, 0 of 2" in page
     assert "step 2: &lt;NaN&gt;" in page
     assert page.count("<svg") == 1
+
+
+def test_steps_and_episodes_share_an_axis_only_where_all_steps_are_alike(arms):
+    other = run([1, 1])
+    mixed = {**arms, "walk": {1: replace(other, curve=other.curve.assign(episodes=[4, 8]))}}
+    drawn = [figures({"arithmetic": each})["arithmetic-curves"] for each in (arms, mixed)]
+    assert [svg.count(">episodes<") for svg in drawn] == [2, 0]

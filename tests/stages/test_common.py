@@ -1,7 +1,27 @@
-from stages.common import read_jsonl, write_jsonl
+import sys
+
+import pytest
+
+from stages.common import read_jsonl, run_stage, write_jsonl
 
 
 def test_every_character_survives_writing_and_reading(tmp_path):
     rows = [{"text": "a\u2028b\x85c\x1cd\re\nf 🚁"}, {"text": "g"}]
     write_jsonl(tmp_path / "rows.jsonl", rows)
     assert read_jsonl(tmp_path / "rows.jsonl", "prepare") == rows
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileNotFoundError(2, "No such file", "a.txt"), "error: a.txt: No such file"),
+        (OSError("out of order"), "error: out of order"),
+    ],
+)
+def test_what_the_system_refused_is_told_in_a_line(monkeypatch, error, told):
+    def main():
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["stage"])
+    with pytest.raises(SystemExit, match=told):
+        run_stage(main)

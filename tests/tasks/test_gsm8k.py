@@ -141,9 +141,9 @@ def test_gold_answers(tmp_path, solution, answer):
         ('{"answer": "#### 1"}', r"g\.jsonl:2: no good 'question'; expected {question: str, answer: str}"),
         ('{"question": "q"}', r"g\.jsonl:2: no good 'answer'"),
         ('{"question": "q", "answer": 7}', r"g\.jsonl:2: no good 'answer'"),
-        ('{"question": "q", "answer": "####"}', r"g\.jsonl:2: no good 'answer'"),
-        ('{"question": "q", "answer": "#### many"}', r"g\.jsonl:2: no good 'answer'"),
-        ('{"question": "q", "answer": "#### 1,2"}', r"g\.jsonl:2: no good 'answer'"),
+        ('{"question": "q", "answer": "####"}', r"g\.jsonl:2: no good 'answer'; it must end in ####"),
+        ('{"question": "q", "answer": "#### many"}', r"g\.jsonl:2: no good 'answer'; it must end in ####"),
+        ('{"question": "q", "answer": "#### 1,2"}', r"g\.jsonl:2: no good 'answer'; it must end in ####"),
     ],
 )  # fmt: skip
 def test_a_bad_line_is_named(tmp_path, line, complaint):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.tasks import load_task, task_names
 
@@ -56,3 +57,12 @@ def test_a_task_names_all_the_code_that_it_uses(name):
     for file in map(Path, printed.split()):
         if file.stem not in SHARED and file.parent.name != "tasks":
             assert any(place in (file, file.parent) for place in named), file
+
+
+@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("stage", ["prepare", "demonstrate"])
+def test_the_stages_that_a_task_is_made_by_depend_on_its_code(name, stage):
+    """Otherwise a change there would be no change to DVC, and the hashes stay as they are."""
+    watched = [ROOT / path for path in YAML().load(ROOT / "dvc.yaml")["stages"][stage]["deps"]]
+    for place in load_task(name).code:
+        assert any((ROOT / place).is_relative_to(path) for path in watched), place

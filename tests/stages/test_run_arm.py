@@ -1,0 +1,31 @@
+import pytest
+import yaml
+
+from pipeline.errors import PipelineError
+from stages.common import ARMS
+from stages.run_arm import load_arm
+
+
+def test_the_committed_arms_can_be_loaded():
+    for arm, changes in yaml.safe_load(ARMS.read_text()).items():
+        load_arm(arm, changes)
+
+
+def test_an_arm_changes_params():
+    params = load_arm("slow", {"ppo.learning_rate": 1e-6, "gsm8k.train.steps": 9})
+    assert params.algorithm_of("arithmetic")[1].learning_rate == 1e-6
+    assert params.task("gsm8k").train.steps == 9
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["gsm8k.warm_start.steps", "arithmetic.data.seed", "model.source", "corpus.source", "seeds"],
+)
+def test_what_a_run_does_not_read_is_refused(key):
+    with pytest.raises(PipelineError, match=rf"arms.yaml: odd: {key} would change nothing"):
+        load_arm("odd", {key: 1})
+
+
+def test_a_mistake_is_told_of_the_arm():
+    with pytest.raises(PipelineError, match=r"arms\.yaml: odd: .*ppo\.gea: no such parameter"):
+        load_arm("odd", {"ppo.gea": "walk"})
