@@ -323,7 +323,10 @@ def test_an_empty_table_is_no_result(project):
         printed = run(project, "python", "-m", "stages.analyse", "arithmetic", status=1)
     finally:
         path.write_bytes(content)
-    assert "before.parquet holds no episodes: run `dvc repro --force evaluate_before@" in printed
+    expected = (
+        "before.parquet holds no episodes: run `dvc repro --single-item --force evaluate_before@"
+    )
+    assert expected in printed
 
 
 def test_every_episode_has_a_label_and_says_where_it_comes_from(project):
