@@ -203,7 +203,7 @@ class Machine(BaseModel):
             fast = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
             has = torch.cpu.get_capabilities()
-            # Without AMX, which virtual machines may hide, Intel's take twice as long as float32's.
+            # Without AMX, which a virtual machine may hide, an Intel takes twice as long as in float32.
             intel = str(has.get("cpu_name")).startswith("Intel")
             fast = has.get("amx_bf16") or (has.get("avx512_bf16") and not intel)
         return "bfloat16" if fast else "float32"

@@ -39,15 +39,15 @@ def main(task: str, arm: str, seed: int) -> None:
 
 def load_arm(arm: str, changes: Mapping[str, Any]) -> Params:
     """The params as an arm has them. Raises PipelineError for those that would change nothing."""
-    own = {"environment", "tools", "train", *algorithm_names()}
-    known = {"evaluation", "machine", *(own - {"environment", "tools"})}
+    for_all = {"evaluation", "machine", "train", *algorithm_names()}
+    of_a_task = {"environment", "tools", "train", *algorithm_names()}
     for key in changes:
-        first, *rest = key.split(".")
-        if rest[0] not in own if first in task_names() else first not in known:
+        first, second = [*key.split("."), ""][:2]
+        if second not in of_a_task if first in task_names() else first not in for_all:
             raise PipelineError(
                 f"{ARMS}: {arm}: {key} would change nothing: a run starts from the problems, prompt and "
-                f"model that are there; an arm can change {', '.join(sorted(known))}, and a task's "
-                f"{', '.join(sorted(own))}"
+                f"model that are there; an arm can change {', '.join(sorted(for_all))}, and a task's "
+                f"{', '.join(sorted(of_a_task))}"
             )
     try:
         return load_params(changes=changes)

@@ -19,7 +19,14 @@ def test_an_arm_changes_params():
 
 @pytest.mark.parametrize(
     "key",
-    ["gsm8k.warm_start.steps", "arithmetic.data.seed", "model.source", "corpus.source", "seeds"],
+    [
+        "gsm8k.warm_start.steps",
+        "arithmetic.data.seed",
+        "model.source",
+        "corpus.source",
+        "seeds",
+        "gsm8k",
+    ],
 )
 def test_what_a_run_does_not_read_is_refused(key):
     with pytest.raises(PipelineError, match=rf"arms.yaml: odd: {key} would change nothing"):
