@@ -8,6 +8,7 @@ ended the run) this one differs.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -176,11 +177,12 @@ class TextEnvironment:
             for name, indices in waiting.items():
                 tool = self.tools[name]
                 arguments = [call.argument for call in (calls[i] for i in indices) if call]
-                answered = (
-                    _answer_all(tool, arguments)
-                    if isinstance(tool, BatchTool)
-                    else pool.map(lambda argument, tool=tool: _answer(tool, argument), arguments)
-                )
+                if isinstance(tool, BatchTool):
+                    answered = _attempt(tool.batch, arguments)
+                    if isinstance(answered, Exception):
+                        answered = [answered] * len(arguments)
+                else:
+                    answered = pool.map(partial(_attempt, tool), arguments)
                 for index, answer in zip(indices, answered, strict=True):
                     answers[index] = answer
         return answers
@@ -212,7 +214,7 @@ class TextEnvironment:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
 
-def _answer(tool: Tool, argument: str) -> ToolResponse | str | Exception:
+def _attempt(tool: Callable[[Any], Any], argument: Any) -> Any:
     """What the tool says, or what it raised."""
     try:
         return tool(argument)
@@ -220,16 +222,6 @@ def _answer(tool: Tool, argument: str) -> ToolResponse | str | Exception:
         raise  # what the user must mend is not for the model to read
     except Exception as error:  # a tool must never end the run
         return error
-
-
-def _answer_all(tool: BatchTool, arguments: list[str]) -> Sequence[ToolResponse | str | Exception]:
-    """What the tool says to each, or for all of them what it raised."""
-    try:
-        return tool.batch(arguments)
-    except PipelineError:
-        raise
-    except Exception as error:
-        return [error] * len(arguments)
 
 
 def _text_of(answer: ToolResponse | str | Exception) -> str:

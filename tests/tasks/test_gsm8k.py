@@ -44,7 +44,7 @@ def index_of(problem):
 def test_builtin_problems_by_split(splits):
     train, test = splits["train"], [p for p in splits["test"] if "subset" not in p]
     unseen = [p for p in splits["test"] if p.get("subset") == "unseen"]
-    assert (len(train), len(test), len(unseen)) == (1024, 108, 48)
+    assert (len(train), len(test), len(unseen)) == (1024, 180, 72)
     known = {index for index, story in enumerate(STORIES) if story.role != "unseen"}
     assert {index_of(p) for p in train} == {index_of(p) for p in test} == known
     assert {index_of(p) for p in unseen} == set(range(len(STORIES))) - known
