@@ -3,7 +3,7 @@
 #   PYTHON        the interpreter to make .venv with (3.11 or newer)
 #   SYSTEM_TORCH  set to 1 to use the torch that is already installed for PYTHON
 #   JOBS          how many stages `make repro` and `make studies` run at a time; by default as many as there
-#                 are cores and 10 GB of memory for each, up to 3; on a GPU 1
+#                 are cores and 10 GB of memory for each, the GPU's, too; without a GPU up to 3
 #   ARGS          more arguments for the command that `make test`, `make oracle` or `make bench` runs
 
 PYTHON ?= python3

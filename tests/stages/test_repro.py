@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -86,12 +87,23 @@ def test_what_cannot_be_reproduced_is_told(tmp_path):
 
 @pytest.mark.parametrize(
     ("gigabytes", "cores", "gpu", "jobs"),
-    [(8, 8, False, 1), (25, 8, False, 2), (64, 8, False, 3), (64, 1, False, 1), (64, 8, True, 1)],
+    [
+        (8, 8, None, 1),
+        (25, 8, None, 2),
+        (64, 8, None, 3),
+        (64, 1, None, 1),
+        (64, 8, 80, 6),
+        (128, 16, 80, 8),
+        (128, 4, 80, 4),
+        (128, 16, 6, 1),
+    ],
 )
 def test_as_many_stages_as_fit(monkeypatch, gigabytes, cores, gpu, jobs):
     pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": int(gigabytes * 1e9 / 4096)}
     monkeypatch.setattr(module.os, "sysconf", pages.get)
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(cores)))
-    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: gpu is not None)
+    of_the_gpu = SimpleNamespace(total_memory=(gpu or 0) * 1e9)
+    monkeypatch.setattr(module.torch.cuda, "get_device_properties", lambda _: of_the_gpu)
     monkeypatch.setattr(module.Path, "exists", lambda _: False)
     assert fitting() == jobs
