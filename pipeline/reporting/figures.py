@@ -75,6 +75,7 @@ def learning_curves(curves: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
                     title,
                 )
             axis.set_xlabel("step")
+            axis.locator_params(axis="x", integer=True)
             axis.set_title(label, fontsize=10)
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
