@@ -15,8 +15,8 @@ def correct_rate(rewards_by_seed: Sequence[Sequence[float]]) -> dict[str, float]
     """The share of correct episodes and its 95% interval.
 
     For one seed this is the Wilson interval. With several, seeds differ by more than chance in the
-    episodes: then it is the wider of the Wilson interval of all episodes and Student's t interval
-    over the seeds' rates.
+    episodes: then it spans both the Wilson interval of all episodes and Student's t interval over the
+    seeds' rates.
 
     Args:
         rewards_by_seed: for each seed its episodes' rewards, 1 for correct and 0 for not.
