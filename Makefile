@@ -21,11 +21,11 @@ export TOKENIZERS_PARALLELISM = false
 
 repro: check  ## the whole pipeline, from the model to the report
 	@test -e .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
-	python -m stages.repro report $(JOBS)
+	python -m scripts.repro report $(JOBS)
 	@echo "Done. Open reports/index.html"
 
 studies: check  ## the same trainings with params varied, from many seeds: hours
-	python -m stages.repro studies/dvc.yaml $(JOBS)
+	python -m scripts.repro studies/dvc.yaml $(JOBS)
 
 check: .venv/installed
 	@python -m pipeline.params
@@ -44,18 +44,18 @@ test: .venv/installed  ## files of tests side by side, of one thread each; ARGS=
 
 compare: .venv/installed  ## two runs side by side; A and B: revisions, experiments or "workspace"
 	@test -n "$(A)" || { echo "error: say which run: make compare A=<revision or experiment>" >&2; exit 1; }
-	python -m stages.compare "$(A)" "$(or $(B),workspace)"
+	python -m scripts.compare "$(A)" "$(or $(B),workspace)"
 
 oracle: .venv/installed .venv-oracle/installed  ## what TRL 0.11.4 computes, anew, beside ours
 	python -m tests.oracle.write_inputs
 	.venv-oracle/bin/python -m tests.oracle.run_trl
-	pytest tests/ppo/test_oracle.py tests/test_trl.py $(ARGS)
+	pytest tests/algorithms/ppo/test_oracle.py tests/test_trl.py $(ARGS)
 
-bench: .venv/installed  ## how fast model and tools are; ARGS: a corpus and questions (benchmarks/search.py)
+bench: .venv/installed  ## how fast model and tools are; ARGS: a corpus and questions (scripts/bench_search.py)
 	dvc repro fetch_model demonstrate@arithmetic
-	python -m benchmarks.model
-	python -m benchmarks.python
-	python -m benchmarks.search $(ARGS)
+	python -m scripts.bench_model
+	python -m scripts.bench_python
+	python -m scripts.bench_search $(ARGS)
 
 lint: .venv/installed
 	ruff check .

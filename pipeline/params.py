@@ -12,13 +12,16 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, create_model
 
-from pipeline.algorithms import Algorithm, TrainSettings, algorithm_names, load_algorithm
+from pipeline.algorithms import algorithm_names, load_algorithm
+from pipeline.environment.environment import EnvironmentSettings
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import EvaluationSettings
-from pipeline.models import Machine, ModelSource
-from pipeline.search.corpus import CorpusSettings
-from pipeline.tasks import EnvironmentSettings, load_task, task_names
-from pipeline.warm_start import WarmStartSettings
+from pipeline.models.fetch import ModelSource
+from pipeline.models.machine import Machine
+from pipeline.tasks import load_task, task_names
+from pipeline.tools.wiki.corpus import CorpusSettings
+from pipeline.training.run import Algorithm, TrainSettings
+from pipeline.training.warm_start import WarmStartSettings
 
 PARAMS_FILE = Path("params.yaml")
 

@@ -14,9 +14,10 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM
 
-from pipeline import environment, models, ppo
+from pipeline import environment
+from pipeline.algorithms import ppo
 from pipeline.environment import TextHistory
-from pipeline.models import CausalLMWithValueHead
+from pipeline.models.policy import CausalLMWithValueHead, load_value_head, save_model
 from pipeline.tools.calculator import calculate
 
 __all__ = [
@@ -60,7 +61,7 @@ class AutoModelForCausalLMWithValueHead:
         policy = CausalLMWithValueHead(
             AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
         )
-        models.load_value_head(policy, Path(model))
+        load_value_head(policy, Path(model))
         return policy
 
 
@@ -176,7 +177,7 @@ class PPOTrainer(ppo.PPOTrainer):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the policy and the tokenizer."""
-        models.save(self.model, self.tokenizer, Path(folder))
+        save_model(self.model, self.tokenizer, Path(folder))
 
 
 class TextEnvironment(environment.TextEnvironment):

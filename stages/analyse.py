@@ -7,7 +7,8 @@ from pipeline.evaluation.analysis import analyse
 from pipeline.files import replacing, require
 from pipeline.params import load_params
 from pipeline.tasks import load_task
-from stages.common import analysis_path, episodes_path, read_setup, read_table, run_stage
+from pipeline.workspace import analysis_path, episodes_path, read_setup, read_table
+from stages.common import run_stage
 
 
 def main(task: str) -> None:

@@ -4,8 +4,9 @@ from tqdm import tqdm
 
 from pipeline.files import replacing
 from pipeline.params import load_params
-from pipeline.search.corpus import documents, write_documents
-from stages.common import DOCUMENTS, run_stage
+from pipeline.tools.wiki.corpus import documents, write_documents
+from pipeline.workspace import DOCUMENTS
+from stages.common import run_stage
 
 
 def main() -> None:

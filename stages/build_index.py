@@ -6,8 +6,9 @@ from tqdm import tqdm
 
 from pipeline.files import replacing, require
 from pipeline.params import load_params
-from pipeline.search.index import build_index, fetch_index
-from stages.common import DOCUMENTS, INDEX, run_stage, tool_resources_path
+from pipeline.tools.wiki.index import build_index, fetch_index
+from pipeline.workspace import DOCUMENTS, INDEX, tool_resources_path
+from stages.common import run_stage
 
 
 def main() -> None:

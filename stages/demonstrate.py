@@ -9,15 +9,15 @@ from pathlib import Path
 from pipeline.files import replacing, sha256
 from pipeline.params import load_params
 from pipeline.tasks import load_task
-from stages.common import (
+from pipeline.workspace import (
     demonstrations_path,
     problems_path,
     read_jsonl,
-    run_stage,
     setup_path,
     tool_resources_path,
     write_jsonl,
 )
+from stages.common import run_stage
 
 
 def main(task: str) -> None:

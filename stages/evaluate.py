@@ -5,21 +5,21 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline import models
 from pipeline.evaluation.evaluate import MODES, evaluate
 from pipeline.files import replacing, require, sha256
+from pipeline.models.policy import WEIGHTS_FILE, load_policy
 from pipeline.params import Params, load_params
 from pipeline.tasks import load_task
-from stages.common import (
+from pipeline.workspace import (
     PRETRAINED,
     episodes_path,
     policy_path,
     problems_path,
     read_jsonl,
     read_setup,
-    run_stage,
     start_path,
 )
+from stages.common import run_stage
 
 
 def main(task: str, when: str) -> None:
@@ -31,7 +31,7 @@ def main(task: str, when: str) -> None:
         folder = require(PRETRAINED, "fetch_model")
     elif when == "warm_start":
         folder = require(start_path(task), f"warm_start@{task}")
-        if not (folder / models.WEIGHTS_FILE).exists():
+        if not (folder / WEIGHTS_FILE).exists():
             with replacing(episodes_path(task, when)) as beside:
                 pd.DataFrame().to_parquet(beside)
             return
@@ -52,7 +52,7 @@ def play(params: Params, task: str, model: Path, when: str, seed: int | None) ->
     section = params.task(task)
     settings = params.evaluation.model_copy(update={"seed": params.evaluation.seed + (seed or 0)})
     problems = read_jsonl(problems_path(task, "test"), f"prepare@{task}")
-    policy, tokenizer = models.load(model, params.machine.resolve_device())
+    policy, tokenizer = load_policy(model, params.machine.resolve_device())
     prompt, resources = read_setup(task)
     played = load_task(task)
     batches = evaluate(
@@ -77,7 +77,7 @@ def play(params: Params, task: str, model: Path, when: str, seed: int | None) ->
         "when": when.partition("-")[0],
         "training_seed": seed,
         "sampling_seed": settings.seed,
-        "checkpoint": sha256(model / models.WEIGHTS_FILE),
+        "checkpoint": sha256(model / WEIGHTS_FILE),
     }
     return pd.DataFrame({**source, **row} for row in rows).astype({"training_seed": "Int64"})
 

@@ -1,9 +1,10 @@
 """Fetches the pretrained model that every task starts from."""
 
-from pipeline import models
 from pipeline.files import replacing
+from pipeline.models.fetch import fetch_model
 from pipeline.params import load_params
-from stages.common import PRETRAINED, run_stage
+from pipeline.workspace import PRETRAINED
+from stages.common import run_stage
 
 
 def main() -> None:
@@ -11,7 +12,7 @@ def main() -> None:
     source = load_params().model
     print(f"fetching the pretrained model (source: {source.source}) ...", flush=True)
     with replacing(PRETRAINED) as beside:
-        models.fetch(source, beside)
+        fetch_model(source, beside)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from pipeline.files import replacing
 from pipeline.params import load_params
 from pipeline.tasks import load_task
-from stages.common import problems_path, run_stage, write_jsonl
+from pipeline.workspace import problems_path, write_jsonl
+from stages.common import run_stage
 
 
 def main(task: str) -> None:

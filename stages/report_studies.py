@@ -8,7 +8,8 @@ import yaml
 from pipeline.errors import PipelineError
 from pipeline.files import replacing
 from pipeline.reporting.studies import MASTERED, Run, figures, render, summarize
-from stages.common import ARMS, REPORTS, RUNS, run_stage
+from pipeline.workspace import ARMS, REPORTS, RUNS
+from stages.common import run_stage
 
 
 def main() -> None:

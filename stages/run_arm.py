@@ -13,7 +13,8 @@ from pipeline.evaluation.analysis import analyse
 from pipeline.files import replacing
 from pipeline.params import Params, load_params
 from pipeline.tasks import load_task, task_names
-from stages.common import ARMS, STUDY_COLUMNS, live_path, read_setup, run_path, run_stage
+from pipeline.workspace import ARMS, STUDY_COLUMNS, live_path, read_setup, run_path
+from stages.common import run_stage
 from stages.evaluate import play
 from stages.train import train
 

@@ -8,25 +8,27 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline import models, training
+from pipeline import training
 from pipeline.algorithms import algorithm_names
 from pipeline.files import replacing, require, sha256
+from pipeline.models.fetch import SOURCE_FILE
+from pipeline.models.policy import WEIGHTS_FILE, load_policy, save_model
 from pipeline.params import Params, load_params
-from pipeline.stability import Unstable
 from pipeline.tasks import load_task
-from pipeline.tracking import tracking
-from stages.common import (
+from pipeline.training.stability import Unstable
+from pipeline.training.tracking import tracking
+from pipeline.workspace import (
     PRETRAINED,
     live_path,
     policy_path,
     problems_path,
     read_jsonl,
     read_setup,
-    run_stage,
     setup_path,
     start_path,
     training_path,
 )
+from stages.common import run_stage
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 """Those that a result may depend on."""
@@ -53,12 +55,12 @@ def train(
     problems = read_jsonl(problems_file, f"prepare@{task}")
     prompt, resources = read_setup(task)
     start = require(start_path(task), f"warm_start@{task}")
-    if not (start / models.WEIGHTS_FILE).exists():
+    if not (start / WEIGHTS_FILE).exists():
         start = require(PRETRAINED, "fetch_model")
-    policy, tokenizer = models.load(start, params.machine.resolve_device())
+    policy, tokenizer = load_policy(start, params.machine.resolve_device())
     learned = load_task(task)
     record = {
-        "model": json.loads((PRETRAINED / models.SOURCE_FILE).read_text()),
+        "model": json.loads((PRETRAINED / SOURCE_FILE).read_text()),
         task: section.model_dump(mode="json", exclude={"data", *algorithm_names()}),
         params.train.algorithm: config.model_dump(mode="json"),
         "machine": params.machine.describe(),
@@ -72,7 +74,7 @@ def train(
                 problems_file,
                 setup_path(task) / "prompt.txt",
                 setup_path(task) / "tools.json",
-                start / models.WEIGHTS_FILE,
+                start / WEIGHTS_FILE,
             )
         },
     }
@@ -114,7 +116,7 @@ def train(
     best_step = curve[-1]["best_step"]
     if best_step and (section.train.keep == "best" or "stopped" in record):
         record["kept"] = {"policy that played step": best_step}
-    models.save(policy, tokenizer, policy_folder)
+    save_model(policy, tokenizer, policy_folder)
     training_folder.mkdir()
     pd.DataFrame(curve).to_csv(training_folder / "curve.csv", index=False, float_format="%.6g")
     (training_folder / "record.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -3,19 +3,13 @@
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline import models
 from pipeline.files import replacing, require
+from pipeline.models.policy import load_policy, save_model
 from pipeline.params import load_params
 from pipeline.tasks import Demonstration
-from pipeline.warm_start import warm_start
-from stages.common import (
-    PRETRAINED,
-    demonstrations_path,
-    read_jsonl,
-    read_setup,
-    run_stage,
-    start_path,
-)
+from pipeline.training.warm_start import warm_start
+from pipeline.workspace import PRETRAINED, demonstrations_path, read_jsonl, read_setup, start_path
+from stages.common import run_stage
 
 
 def main(task: str) -> None:
@@ -30,7 +24,7 @@ def main(task: str) -> None:
             return
         rows = read_jsonl(demonstrations_path(task), f"demonstrate@{task}")
         prompt, _ = read_setup(task)
-        policy, tokenizer = models.load(
+        policy, tokenizer = load_policy(
             require(PRETRAINED, "fetch_model"), params.machine.resolve_device()
         )
         losses = []
@@ -46,7 +40,7 @@ def main(task: str) -> None:
             for loss in bar:
                 losses.append(loss)
                 bar.set_postfix_str(f"loss {loss:.2f}")
-        models.save(policy.pretrained_model, tokenizer, beside)
+        save_model(policy.pretrained_model, tokenizer, beside)
         pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses}).to_csv(
             beside / "curve.csv", index=False, float_format="%.6g"
         )

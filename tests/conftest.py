@@ -8,7 +8,7 @@ os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 import pytest
 import torch
 
-from pipeline.models import CausalLMWithValueHead
+from pipeline.models.policy import CausalLMWithValueHead
 from tests.tiny import make_model, make_tokenizer
 
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import models
 from pipeline.evaluation.labels import Label
 from pipeline.files import sha256
+from pipeline.models.policy import WEIGHTS_FILE, save_model
 from tests.project_copy import copy_project, git, set_params
 from tests.tiny import make_model, make_tokenizer
 
@@ -83,7 +83,7 @@ def write_trivia(folder):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
-    models.save(make_model(), make_tokenizer(), folder / "tiny-model")
+    save_model(make_model(), make_tokenizer(), folder / "tiny-model")
     write_trivia(folder)
     overrides = {
         "tasks": list(TASKS),
@@ -151,7 +151,7 @@ def test_the_wiki_tool_searches_the_corpus_that_was_asked_for(project):
     assert re.search(r"<Wiki>(.)ville<call>The mayor of \1ville is Dr \1\1\1\.<response>", prompt)
     tools = json.loads((project / "data/setup/triviaqa/tools.json").read_text())
     assert tools["resources"]["index"]["documents"] == 20
-    assert "pipeline/search/worker.py" in tools["code"]
+    assert "pipeline/tools/wiki/worker.py" in tools["code"]
     tools = json.loads((project / "data/setup/arithmetic/tools.json").read_text())
     assert tools["resources"] == {}
     assert set(tools["code"]) == {"pipeline/tools/calculator.py"}
@@ -163,7 +163,7 @@ def test_the_wiki_tool_searches_the_corpus_that_was_asked_for(project):
     ("file", "task", "other"),
     [
         ("pipeline/tools/calculator.py", "arithmetic", "triviaqa"),
-        ("pipeline/search/process.py", "triviaqa", "arithmetic"),
+        ("pipeline/tools/wiki/process.py", "triviaqa", "arithmetic"),
         ("pipeline/tools/python.py", "gsm8k", "triviaqa"),
     ],
 )
@@ -337,7 +337,7 @@ def test_every_episode_has_a_label_and_says_where_it_comes_from(project):
         assert len(table) == columns * 2 * problems
         assert set(table["label"]) <= set(Label)
         for when, model in {"before": "pretrained", "after": f"{task}-1"}.items():
-            weights = sha256(project / "data/models" / model / models.WEIGHTS_FILE)
+            weights = sha256(project / "data/models" / model / WEIGHTS_FILE)
             assert set(table.loc[table["when"] == when, "checkpoint"]) == {weights}
         assert set(table["training_seed"].dropna()) == {1}
         seeds = table.groupby("when")["sampling_seed"].agg(set)
@@ -386,16 +386,17 @@ def test_experiments_can_be_run_and_compared(project):
     assert "ppo.cliprange" in run(project, "dvc", "params", "diff")
     assert "arithmetic.after.sampled.n" in run(project, "dvc", "metrics", "diff")
     assert "index.html" in run(project, "dvc", "plots", "diff")
-    printed = run(project, "python", "-m", "stages.compare", "HEAD", "two")
+    printed = run(project, "python", "-m", "scripts.compare", "HEAD", "two")
     assert "arithmetic, sampled: two less HEAD" in printed
     page = (project / "reports/comparison.html").read_text()
     assert "<th>ppo.cliprange</th><td>0.2</td><td>0.3</td>" in page
     (project / "reports/comparison.html").unlink()
-    printed = run(project, "python", "-m", "stages.compare", "nonsense", "workspace", status=1)
+    printed = run(project, "python", "-m", "scripts.compare", "nonsense", "workspace", status=1)
     assert "error: cannot read the results of 'nonsense'" in printed
     assert not (project / "reports/comparison.html").exists()
     assert (
-        run(project, "python", "-m", "stages.compare", "two", "workspace").count("+0.0 points") == 2
+        run(project, "python", "-m", "scripts.compare", "two", "workspace").count("+0.0 points")
+        == 2
     )
     metrics = json.loads((project / "reports/metrics.json").read_text())
     assert metrics["arithmetic"]["after"]["sampled"]["n"] == 8

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import models
-from pipeline.ppo import trainer as trainer_module
+from pipeline.algorithms.ppo import trainer as trainer_module
+from pipeline.models.policy import VALUE_HEAD_FILE, load_policy, save_model
 from pipeline.trl import (
     AutoModelForCausalLMWithValueHead,
     PPOConfig,
@@ -22,7 +22,7 @@ SCRIPT = Path(__file__).parent / "oracle" / "script.py"
 def test_a_script_for_trl_runs_after_its_import_changed(
     model, tokenizer, tmp_path, monkeypatch, capsys
 ):
-    models.save(model, tokenizer, tmp_path / "model")
+    save_model(model, tokenizer, tmp_path / "model")
     source = SCRIPT.read_text()
     assert source.count("from trl import") == 1
     monkeypatch.setattr(sys, "argv", ["script.py", str(tmp_path / "model"), str(tmp_path / "out")])
@@ -31,8 +31,8 @@ def test_a_script_for_trl_runs_after_its_import_changed(
     assert "Reward: -0." in shown
     assert "mean score -0." in shown
     before, after = (
-        torch.load(tmp_path / "out" / models.VALUE_HEAD_FILE)["bias"],
-        models.load(tmp_path / "model")[0].v_head.bias,
+        torch.load(tmp_path / "out" / VALUE_HEAD_FILE)["bias"],
+        load_policy(tmp_path / "model")[0].v_head.bias,
     )
     assert before.abs().item() > 0 == after.item()  # something was learned, and saved
 

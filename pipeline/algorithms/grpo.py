@@ -13,10 +13,10 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from pipeline.algorithms import Episodes, Run, learning_rate_factor
 from pipeline.errors import PipelineError
-from pipeline.models import adamw
-from pipeline.scoring import TokenBatch, score
+from pipeline.models.policy import adamw
+from pipeline.models.scoring import TokenBatch, score
+from pipeline.training.run import Episodes, Run, learning_rate_factor
 
 
 class Config(BaseModel):

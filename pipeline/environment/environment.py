@@ -12,9 +12,14 @@ from functools import partial
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.environment.history import CallRecord, EndReason, TextHistory
-from pipeline.environment.protocol import (
+from pipeline.errors import PipelineError
+from pipeline.models.sampling import Sampler, StopReason
+from pipeline.tasks import Problem, Task
+from pipeline.tools import BatchTool, Tool, ToolError, ToolResponse
+from pipeline.tools.protocol import (
     CALL,
     REQUEST,
     RESPONSE,
@@ -23,15 +28,21 @@ from pipeline.environment.protocol import (
     ToolCall,
     parse_call,
 )
-from pipeline.errors import PipelineError
-from pipeline.sampling import Sampler, StopReason
-from pipeline.tools import BatchTool, ToolError, ToolResponse
 
-Tool = Callable[[str], str | ToolResponse]
 RewardFunction = Callable[..., Sequence[float]]
 
 CUT_MARK = "..."
 """Ends a tool response that was cut off at `max_tool_response` tokens."""
+
+
+class EnvironmentSettings(BaseModel):
+    """A task's limits, in turns and tokens; see `TextEnvironment`."""
+
+    model_config = ConfigDict(extra="forbid")
+    max_turns: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1)
+    max_tool_response: int = Field(ge=1)
+    max_length: int | None = Field(default=None, ge=1)
 
 
 class TextEnvironment:
@@ -233,3 +244,33 @@ def _text_of(answer: ToolResponse | str | Exception) -> str:
 def _name_of(tool: Tool) -> str:
     """A function goes by its own name, any other callable by that of its class."""
     return getattr(tool, "__name__", type(tool).__name__)
+
+
+def task_environment(
+    task: Task,
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    tools: Mapping[str, Tool],
+    settings: EnvironmentSettings,
+    **sampling: Any,
+) -> TextEnvironment:
+    """A task's environment: `run([task.query(p) for p in problems], problems=problems)`.
+
+    `sampling` may hold `do_sample`, `temperature` and `seed`.
+    """
+
+    def reward_fn(answer_texts: list[str], problems: list[Problem]) -> list[float]:
+        return [task.reward(text, p) for text, p in zip(answer_texts, problems, strict=True)]
+
+    return TextEnvironment(
+        model,
+        tokenizer,
+        tools,
+        reward_fn,
+        prompt,
+        max_turns=settings.max_turns,
+        max_tool_response=settings.max_tool_response,
+        max_length=settings.max_length,
+        generation_kwargs={"max_new_tokens": settings.max_new_tokens, **sampling},
+    )

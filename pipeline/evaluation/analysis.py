@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.environment.environment import Tool
 from pipeline.evaluation.labels import Label, label
-from pipeline.evaluation.searches import Search, SearchDiagnosis, diagnose
 from pipeline.tasks import Task
+from pipeline.tools import Tool
+from pipeline.tools.wiki.diagnosis import Search, SearchDiagnosis, diagnose
 
 DIAGNOSIS = tuple(field.name for field in fields(SearchDiagnosis))
 """The columns that say where the answer was that a search did not show; empty but for bad searches."""

@@ -6,9 +6,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.environment import TextHistory
-from pipeline.environment.environment import Tool
-from pipeline.models import CausalLMWithValueHead, Machine
-from pipeline.tasks import EnvironmentSettings, Problem, Task
+from pipeline.environment.environment import EnvironmentSettings, task_environment
+from pipeline.models.machine import Machine
+from pipeline.models.policy import CausalLMWithValueHead
+from pipeline.tasks import Problem, Task
+from pipeline.tools import Tool
 
 MODES = ("sampled", "greedy")
 """Where the right way is already the most likely one, training shows in sampled episodes only, so
@@ -36,7 +38,8 @@ def evaluate(
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields the episodes' rows batch by batch: all problems sampled at temperature 1, then greedy."""
     for mode in MODES:
-        env = task.environment(
+        env = task_environment(
+            task,
             policy,
             tokenizer,
             prompt,

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from pipeline.environment.history import EndReason
-from pipeline.environment.protocol import CALL, REQUEST, RESPONSE
+from pipeline.tools.protocol import CALL, REQUEST, RESPONSE
 
 
 class Label(StrEnum):

@@ -16,7 +16,7 @@ import evaluate
 import numpy as np
 from scipy import stats
 
-from pipeline.evaluation import answers
+from pipeline import answers
 from pipeline.evaluation.metrics import CONFIDENCE, correct_rate
 
 Summary = dict[str, float]

@@ -11,12 +11,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from pipeline.environment.history import STYLES
-from pipeline.environment.protocol import RESPONSE
 from pipeline.evaluation.evaluate import MODES
 from pipeline.evaluation.labels import Label
 from pipeline.reporting.explanations import DIAGNOSES, EXPLANATIONS
 from pipeline.reporting.figures import correct_rates, label_shares, learning_curves, lengths
 from pipeline.reporting.results import MEASURES, TaskResults
+from pipeline.tools.protocol import RESPONSE
 
 COLUMNS = {"before": "pretrained", "warm_start": "warm start", "after": "after training"}
 """The report's columns and their titles."""

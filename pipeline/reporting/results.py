@@ -1,8 +1,10 @@
 """What the report knows of a task: episodes by column, what is compared, and what can be counted."""
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
@@ -13,6 +15,9 @@ from pipeline.evaluation.comparison import PairedComparison
 from pipeline.evaluation.evaluate import MODES
 from pipeline.evaluation.labels import Label
 from pipeline.evaluation.metrics import rates
+from pipeline.files import require
+from pipeline.tasks import load_task
+from pipeline.workspace import analysis_path, read_table, setup_path, training_path
 
 MEASURES = {
     "first_20_words": "answer in the first 20 words",
@@ -155,6 +160,34 @@ def columns_of(episodes: pd.DataFrame) -> dict[str, dict[int, pd.DataFrame]]:
     for (when, seed), table in episodes.groupby(["when", seeds], sort=False):
         columns.setdefault(str(when), {})[int(cast(int, seed))] = table.reset_index(drop=True)
     return columns
+
+
+def read_results(root: Path, task: str, seeds: Sequence[int]) -> TaskResults:
+    """What the report shows of a task, from the project or a copy of its data in the folder `root`."""
+    made_by = f"analyse@{task}"
+    episodes = read_table(require(root / analysis_path(task), made_by), made_by)
+    columns = columns_of(episodes)
+    if absent := sorted(set(seeds) - set(columns.get("after", {}))):
+        raise PipelineError(
+            f"{root / analysis_path(task)} has no episodes of seed {absent[0]}: "
+            f"run `dvc repro {made_by}`"
+        )
+    runs = {
+        seed: require(root / training_path(task, seed), f"train@{task}-{seed}") for seed in seeds
+    }
+    prompt = require(root / setup_path(task), f"demonstrate@{task}") / "prompt.txt"
+    return TaskResults(
+        name=task,
+        columns={**columns, "after": {seed: columns["after"][seed] for seed in seeds}},
+        curves={"after": {seed: pd.read_csv(run / "curve.csv") for seed, run in runs.items()}},
+        records={
+            "after": {
+                seed: json.loads((run / "record.json").read_text()) for seed, run in runs.items()
+            }
+        },
+        prompt=prompt.read_text(),
+        find=load_task(task).find,
+    )
 
 
 def _pair(row: Mapping[Any, Any]) -> dict[str, Any]:

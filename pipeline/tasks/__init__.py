@@ -8,15 +8,13 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from pipeline.environment import TextEnvironment
-from pipeline.environment.environment import Tool
 from pipeline.errors import PipelineError
-from pipeline.search.process import Searcher
+from pipeline.tools import Tool
+from pipeline.tools.wiki.process import Searcher
 
 Problem = dict[str, Any]
 """One row of a task set, JSON-able: at least `id`, `question` and `answer`."""
@@ -34,16 +32,6 @@ class Demonstration:
     @property
     def text(self) -> str:
         return self.query + "".join(text for _, text in self.segments)
-
-
-class EnvironmentSettings(BaseModel):
-    """A task's limits, in turns and tokens; see `TextEnvironment`."""
-
-    model_config = ConfigDict(extra="forbid")
-    max_turns: int = Field(ge=1)
-    max_new_tokens: int = Field(ge=1)
-    max_tool_response: int = Field(ge=1)
-    max_length: int | None = Field(default=None, ge=1)
 
 
 class NoToolSettings(BaseModel):
@@ -129,39 +117,14 @@ class Task(ABC):
         """What the tools search with, if they do: the error analysis asks it where answers were."""
         return None
 
-    def environment(
-        self,
-        model: Any,
-        tokenizer: Any,
-        prompt: str,
-        tools: Mapping[str, Tool],
-        settings: EnvironmentSettings,
-        **sampling: Any,
-    ) -> TextEnvironment:
-        """This task's environment: `run([task.query(p) for p in problems], problems=problems)`.
 
-        `sampling` may hold `do_sample`, `temperature` and `seed`.
-        """
-
-        def reward_fn(answer_texts: list[str], problems: list[Problem]) -> list[float]:
-            return [self.reward(text, p) for text, p in zip(answer_texts, problems, strict=True)]
-
-        return TextEnvironment(
-            model,
-            tokenizer,
-            tools,
-            reward_fn,
-            prompt,
-            max_turns=settings.max_turns,
-            max_tool_response=settings.max_tool_response,
-            max_length=settings.max_length,
-            generation_kwargs={"max_new_tokens": settings.max_new_tokens, **sampling},
-        )
+NAMES = ("arithmetic", "gsm8k", "triviaqa")
+"""The modules or packages here that are tasks."""
 
 
 def task_names() -> list[str]:
     """The tasks there are, in alphabetical order."""
-    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem != "__init__")
+    return list(NAMES)
 
 
 def load_task(name: str) -> Task:

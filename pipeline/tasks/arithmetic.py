@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.environment.protocol import RESPONSE, SUBMIT, render_call
 from pipeline.tasks import Demonstration, Problem, Task
 from pipeline.tools.calculator import calculate
+from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
 
 TOOL_NAME = "SimpleCalculatorTool"
 DEMONSTRATIONS = ("13.1-3", "4*3", "12.1+1", "12.1-20")

@@ -15,17 +15,16 @@ from zlib import crc32
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.environment.environment import Tool
-from pipeline.environment.protocol import RESPONSE, SUBMIT, render_call
+from pipeline import answers as measure
 from pipeline.errors import PipelineError
-from pipeline.evaluation import answers as measure
-from pipeline.search.encyclopaedia import Entity, entities
-from pipeline.search.index import open_index
-from pipeline.search.process import Searcher
 from pipeline.sources import FileSplits, HubSplits, hub_rows, no_good, read_rows
 from pipeline.tasks import Demonstration, Problem, Task
-from pipeline.tools import ToolError
+from pipeline.tools import Tool, ToolError
+from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
 from pipeline.tools.wiki import Wiki
+from pipeline.tools.wiki.encyclopaedia import Entity, entities
+from pipeline.tools.wiki.index import open_index
+from pipeline.tools.wiki.process import Searcher
 
 TOOL_NAME = "Wiki"
 SHOTS = 2
@@ -116,10 +115,10 @@ class TriviaQA(Task):
     Data = TriviaData
     Tools = WikiSettings
     code = (
-        "pipeline/evaluation/answers.py",
-        "pipeline/search",
+        "pipeline/answers.py",
+        "pipeline/tools/wiki",
         "pipeline/sources.py",
-        "pipeline/tools/wiki.py",
+        "pipeline/tools/wiki/__init__.py",
     )
     computes = False
 

@@ -6,7 +6,7 @@ than one by one is a `BatchTool`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,10 @@ class ToolResponse:
 
     def __str__(self) -> str:
         return self.text
+
+
+Tool = Callable[[str], str | ToolResponse]
+"""What a model can call: text in, text out."""
 
 
 class BatchTool(ABC):

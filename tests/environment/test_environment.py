@@ -5,8 +5,8 @@ import torch
 
 from pipeline.environment import CallRecord, EndReason, TextEnvironment
 from pipeline.errors import PipelineError
-from pipeline.sampling import Continuation, Sampler, StopReason
-from pipeline.scoring import TokenBatch, score
+from pipeline.models.sampling import Continuation, Sampler, StopReason
+from pipeline.models.scoring import TokenBatch, score
 from pipeline.tools import BatchTool, ToolError, ToolResponse
 
 

@@ -2,8 +2,8 @@ import pandas as pd
 import pytest
 
 from pipeline.evaluation.analysis import DIAGNOSIS, analyse
-from pipeline.search.process import Hit
 from pipeline.tasks import load_task
+from pipeline.tools.wiki.process import Hit
 
 PARAGRAPHS = {"a": "Atown\nAtown is in Albania.", "b": "Btown\nBtown is large.\nIt is in Belgium."}
 

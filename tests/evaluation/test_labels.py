@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.evaluation.answers import contains, numeric_match
+from pipeline.answers import contains, numeric_match
 from pipeline.evaluation.labels import Label, label
 
 BRUCE = (

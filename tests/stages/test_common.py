@@ -2,7 +2,8 @@ import sys
 
 import pytest
 
-from stages.common import read_jsonl, run_stage, write_jsonl
+from pipeline.workspace import read_jsonl, write_jsonl
+from stages.common import run_stage
 
 
 def test_every_character_survives_writing_and_reading(tmp_path):

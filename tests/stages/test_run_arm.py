@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from pipeline.errors import PipelineError
-from stages.common import ARMS
+from pipeline.workspace import ARMS
 from stages.run_arm import load_arm
 
 

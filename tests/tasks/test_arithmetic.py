@@ -3,8 +3,8 @@ from fractions import Fraction
 
 import pytest
 
-from pipeline.environment.protocol import parse_call
 from pipeline.tasks import load_task
+from pipeline.tools.protocol import parse_call
 
 TASK = load_task("arithmetic")
 

@@ -5,15 +5,15 @@ from types import SimpleNamespace
 import datasets
 import pytest
 
-from pipeline.environment.protocol import parse_call
+from pipeline.answers import contains
 from pipeline.errors import PipelineError
-from pipeline.evaluation.answers import contains
 from pipeline.params import load_params
-from pipeline.search.encyclopaedia import articles, entities
 from pipeline.tasks import load_task
 from pipeline.tasks.triviaqa import DEMONSTRATED, FORMS, _searches
 from pipeline.tools import ToolResponse
+from pipeline.tools.protocol import parse_call
 from pipeline.tools.wiki import first_paragraph
+from pipeline.tools.wiki.encyclopaedia import articles, entities
 
 TASK = load_task("triviaqa")
 

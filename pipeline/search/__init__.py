@@ -1,1 +1,0 @@
-"""An encyclopaedia to search: its documents, their Lucene index, and the process that searches it."""

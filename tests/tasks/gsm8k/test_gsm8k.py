@@ -1,0 +1,200 @@
+import json
+import re
+from pathlib import Path
+
+import datasets
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.params import load_params
+from pipeline.sources import FileSplits
+from pipeline.tasks.gsm8k import TASK as GSM8K
+from pipeline.tasks.gsm8k.stories import STORIES
+from pipeline.tools.python import PythonInterpreter
+
+TASK = GSM8K()
+SHARED = Path(__file__).parents[4] / "shared/datasets/gsm8k"
+
+
+def data(**options):
+    settings = load_params(Path(__file__).parents[3] / "params.yaml").task("gsm8k").data
+    return settings.model_copy(update=options)
+
+
+def _from(path):
+    return data(source="path", path=FileSplits(train=path, test=path))
+
+
+@pytest.fixture(scope="module")
+def tools():
+    return TASK.tools(
+        load_params(Path(__file__).parents[3] / "params.yaml").task("gsm8k").tools, {}
+    )
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return TASK.problems(data())
+
+
+def index_of(problem):
+    return int(problem["kind"].removeprefix("story "))
+
+
+def test_builtin_problems_by_split(splits):
+    train, test = splits["train"], [p for p in splits["test"] if "subset" not in p]
+    unseen = [p for p in splits["test"] if p.get("subset") == "unseen"]
+    assert (len(train), len(test), len(unseen)) == (1024, 180, 72)
+    known = {index for index, story in enumerate(STORIES) if story.role != "unseen"}
+    assert {index_of(p) for p in train} == {index_of(p) for p in test} == known
+    assert {index_of(p) for p in unseen} == set(range(len(STORIES))) - known
+    programs = [p["program"] for split in splits.values() for p in split]
+    assert len(programs) == len(set(programs))
+
+
+def test_builtin_problems_are_the_same_from_the_same_seed(splits):
+    assert TASK.problems(data()) == splits
+    assert TASK.problems(data(seed=1)) != splits
+
+
+def test_stories_run_out(tmp_path):
+    with pytest.raises(PipelineError, match=r"gsm8k\.data: too many problems: story \d+"):
+        TASK.problems(data(train=30_000))
+
+
+def test_the_prompt_has_the_missions_form_and_is_true(splits, tools):
+    prompt, demonstrations = TASK.demonstrate(splits["train"], tools, 40)
+    assert len(demonstrations) == 40
+    shots = re.findall(
+        r"\n\nQ: .*\?\n<request><PythonInterpreter>\n(def solution\(\):\n(?:    .*\n)+print\(solution\(\)\)\n)"
+        r"<call>(.*)<response>\nResult = (.*) <submit>",
+        prompt,
+    )
+    assert len(shots) == 2
+    for program, answer, result in shots:
+        assert str(PythonInterpreter()(program)) == answer == result
+    assert prompt.endswith("<submit>")
+
+
+def test_demonstrations_show_a_third_of_the_stories_and_get_the_reward(splits, tools):
+    prompt, demonstrations = TASK.demonstrate(splits["train"], tools, 10_000)
+    by_query = {TASK.query(p): p for p in splits["train"]}
+    shown = set()
+    for demonstration in demonstrations:
+        problem = by_query[demonstration.query]
+        shown.add(index_of(problem))
+        assert [author for author, _ in demonstration.segments] == ["model", "tool", "model"]
+        assert TASK.reward(demonstration.segments[-1][1], problem) == 1
+        assert demonstration.text not in prompt
+    assert shown == {i for i, story in enumerate(STORIES) if story.role == "demonstrated"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        ("\nResult = 1250 <submit>", 1),
+        ("\nResult=1,250<submit>", 1),
+        ("Result = $1250.00 <submit>", 1),
+        ("Result = 1250.0 <submit>", 1),
+        ("Result = 7 <submit> Result = 1250 <submit>", 1),
+        ("Result = 1250 <submit> Result = 7 <submit>", 0),
+        ("Result = 1250", 0),
+        ("1250 <submit>", 0),
+        ("Result = 1251 <submit>", 0),
+        ("Result = -1250 <submit>", 0),
+        ("Result = 1250 apples <submit>", 0),
+        ("Result = 12 50 <submit>", 0),
+        ("Result = <submit>", 0),
+        ("", 0),
+    ],
+)
+def test_reward(text, reward):
+    assert TASK.reward(text, {"answer": "1250"}) == reward
+
+
+@pytest.mark.parametrize(
+    ("solution", "answer"),
+    [
+        ("#### 72", "72"),
+        ("So <<2*36=72>>72.\n#### 72", "72"),
+        ("#### 1,250", "1250"),
+        ("#### $1,250.50", "1250.50"),
+        ("#### -3", "-3"),
+        ("#### -$3", "-3"),
+        ("#### −4", "-4"),
+        ("#### .5 ", ".5"),
+        ("#### 1 #### 2", "2"),
+    ],
+)
+def test_gold_answers(tmp_path, solution, answer):
+    path = tmp_path / "g.jsonl"
+    path.write_text(json.dumps({"question": "Q?", "answer": solution}) + "\n")
+    (problem,) = TASK.problems(_from(path))["test"]
+    assert problem["answer"] == answer
+    assert TASK.reward(f"Result = {answer} <submit>", problem) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("{", r"g\.jsonl:2: not JSON"),
+        ('{"answer": "#### 1"}', r"g\.jsonl:2: no good 'question'; expected {question: str, answer: str}"),
+        ('{"question": "q"}', r"g\.jsonl:2: no good 'answer'"),
+        ('{"question": "q", "answer": 7}', r"g\.jsonl:2: no good 'answer'"),
+        ('{"question": "q", "answer": "####"}', r"g\.jsonl:2: no good 'answer'; it must end in ####"),
+        ('{"question": "q", "answer": "#### many"}', r"g\.jsonl:2: no good 'answer'; it must end in ####"),
+        ('{"question": "q", "answer": "#### 1,2"}', r"g\.jsonl:2: no good 'answer'; it must end in ####"),
+    ],
+)  # fmt: skip
+def test_a_bad_line_is_named(tmp_path, line, complaint):
+    path = tmp_path / "g.jsonl"
+    path.write_text('{"question": "q", "answer": "#### 1"}\n' + line + "\n")
+    with pytest.raises(PipelineError, match=complaint):
+        TASK.problems(_from(path))
+
+
+def test_without_marks_there_is_nothing_to_demonstrate(tmp_path, tools):
+    path = tmp_path / "g.jsonl"
+    path.write_text('{"question": "q", "answer": "#### 1"}\n' * 3)
+    with pytest.raises(PipelineError, match=r"marks like <<12/60=0\.2>>"):
+        TASK.demonstrate(TASK.problems(_from(path))["train"], tools, 10)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(PipelineError, match=r"gsm8k\.data\.path: there is no file .*none\.jsonl"):
+        TASK.problems(_from(tmp_path / "none.jsonl"))
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")
+def test_the_real_gsm8k(tools):
+    files = {"train": SHARED / "train.jsonl", "test": SHARED / "test.jsonl"}
+    problems = TASK.problems(data(source="path", path=FileSplits(**files), test=1000))
+    assert (len(problems["train"]), len(problems["test"])) == (1024, 660)
+    prompt, demonstrations = TASK.demonstrate(problems["train"], tools, 96)
+    assert len(demonstrations) == 96
+    assert prompt.count("<submit>") == 2
+
+
+def test_problems_from_the_hub(monkeypatch):
+    asked = []
+
+    def load_dataset(name, config, split, revision):
+        asked.append((name, config, split, revision))
+        return datasets.Dataset.from_list([{"question": "q", "answer": "<<1+1=2>>\n#### 2"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    problems = TASK.problems(data(source="hub"))
+    revision = "740312add88f781978c0658806c59bc2815b9866"
+    assert asked == [("openai/gsm8k", "main", split, revision) for split in ("train", "test")]
+    assert problems["test"][0]["answer"] == "2"
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch):
+    def load_dataset(*arguments, **options):
+        raise ConnectionError("no\nroute")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(
+        PipelineError, match=r"gsm8k\.data\.hub: cannot load openai/gsm8k: no route"
+    ):
+        TASK.problems(data(source="hub"))

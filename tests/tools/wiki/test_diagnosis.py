@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.tools.wiki.corpus import write_documents
+from pipeline.tools.wiki.diagnosis import Search, SearchDiagnosis, diagnose
+from pipeline.tools.wiki.index import build_index
+from pipeline.tools.wiki.process import Searcher
+
+DOCUMENTS = {
+    "poivey": "Patrick Poivey\nA French actor, the voice of Bruce Willis, Bruce Willis, Bruce Willis.",
+    "willis": "Bruce Willis\nWalter Bruce Willis is an American actor with a long career in many films.",
+    "brown": "Brown Act\nAn act on meetings.\nIt was passed in 1953.",
+}
+
+
+@pytest.fixture(scope="module")
+def searcher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("index")
+    rows = [{"id": name, "contents": text} for name, text in DOCUMENTS.items()]
+    write_documents(rows, folder / "documents.jsonl.gz")
+    build_index(folder / "documents.jsonl.gz", folder / "index", lambda done: None)
+    with Searcher(Path(folder / "index")) as searcher:
+        yield searcher
+
+
+def test_where_the_answers_of_bad_searches_were(searcher):
+    searches = [
+        Search("Bruce Willis voice", "Which American actor had a long career?", ["Walter"]),
+        Search("Brown Act", "When was the Brown Act passed?", ["1953"]),
+        Search("meetings", "Who is the voice?", ["Gérard", "Depardieu"]),
+        Search("meetings", "What does the Brown Act act on?", ["on"]),  # a stop word
+    ]
+    assert diagnose(searcher, searches) == [
+        SearchDiagnosis(question_finds=True, in_article=False, rank=2, in_corpus=True),
+        SearchDiagnosis(question_finds=False, in_article=True, rank=None, in_corpus=True),
+        SearchDiagnosis(question_finds=False, in_article=False, rank=None, in_corpus=False),
+        SearchDiagnosis(question_finds=True, in_article=True, rank=1, in_corpus=True),
+    ]
+
+
+def test_no_searches(searcher):
+    assert diagnose(searcher, []) == []

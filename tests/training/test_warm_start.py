@@ -1,0 +1,107 @@
+import pytest
+import torch
+
+from pipeline.environment import TextEnvironment
+from pipeline.errors import PipelineError
+from pipeline.models.machine import Machine
+from pipeline.tasks import Demonstration
+from pipeline.training.warm_start import WarmStartSettings, _tokenized, warm_start
+
+MACHINE = Machine(device="cpu", precision="float32")
+PROMPT = "Do as shown.\n"
+DEMONSTRATIONS = [
+    Demonstration(
+        f"Q{i}\n",
+        (
+            ("model", f"<request><T>{i}<call>"),
+            ("tool", f"{i}><response>"),  # "><" is one token
+            ("model", f"{i}<submit>"),
+        ),
+    )
+    for i in range(5)
+]
+
+
+def run(policy, tokenizer, demonstrations=DEMONSTRATIONS, **options):
+    settings = WarmStartSettings(
+        **({"steps": 30, "batch_size": 5, "learning_rate": 3e-3} | options)
+    )
+    return list(warm_start(policy, tokenizer, PROMPT, demonstrations, settings, MACHINE))
+
+
+def test_without_demonstrations_there_is_no_warm_start(policy, tokenizer):
+    with pytest.raises(PipelineError, match="no demonstrations to learn from"):
+        run(policy, tokenizer, demonstrations=[])
+    assert run(policy, tokenizer, demonstrations=[], steps=0) == []
+
+
+def test_the_loss_is_the_mean_cross_entropy_of_the_models_own_tokens(policy, tokenizer):
+    total, count = 0.0, 0
+    for demonstration in DEMONSTRATIONS:
+        tokens, own = tokenizer(PROMPT).input_ids, []
+        for author, text in (("system", demonstration.query), *demonstration.segments):
+            new = tokenizer(text).input_ids
+            own += range(len(tokens), len(tokens) + len(new)) if author == "model" else []
+            tokens = tokens + new
+        with torch.no_grad():
+            logits = policy.pretrained_model(torch.tensor([tokens])).logits[0]
+        logprobs = logits.log_softmax(-1)
+        total -= sum(float(logprobs[i - 1, tokens[i]]) for i in own)
+        count += len(own)
+    (loss,) = run(policy, tokenizer, steps=1)
+    assert loss == pytest.approx(total / count, rel=1e-4)
+
+
+def test_the_model_learns_to_call_and_sees_the_tokens_it_learned_from(policy, tokenizer):
+    losses = run(policy, tokenizer)
+    assert losses[-1] < losses[0] / 10
+    env = TextEnvironment(
+        policy,
+        tokenizer,
+        {"T": lambda text: f"{text}>"},
+        lambda texts: [0.0] * len(texts),
+        PROMPT,
+        generation_kwargs={"do_sample": False},
+    )
+    _, responses, masks, _, histories = env.run([d.query for d in DEMONSTRATIONS])
+    assert [h.segments[1].text for h in histories] == [d.segments[0][1] for d in DEMONSTRATIONS]
+    for response, mask, demonstration in zip(responses, masks, DEMONSTRATIONS):
+        _, learned, own = _tokenized(tokenizer, PROMPT, demonstration)
+        assert response[mask == 0].tolist() == learned[own == 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"), [("linear", [1, 0.75, 0.5, 0.25]), ("constant", [1, 1, 1, 1])]
+)
+def test_the_learning_rate_falls_or_stays(policy, tokenizer, monkeypatch, schedule, rates):
+    used = []
+    genuine = torch.optim.AdamW.step
+
+    def step(self):
+        used.append(self.param_groups[0]["lr"])
+        return genuine(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    run(policy, tokenizer, steps=4, learning_rate=1.0, lr_schedule=schedule)
+    assert used == rates
+
+
+def test_the_same_seed_gives_the_same_losses(tokenizer):
+    from pipeline.models.policy import CausalLMWithValueHead
+    from tests.tiny import make_model
+
+    losses = [
+        run(CausalLMWithValueHead(make_model()), tokenizer, steps=4, batch_size=2, seed=seed)
+        for seed in (0, 0, 1)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_tokens_are_those_of_an_episode(policy, tokenizer):
+    """Segments are tokenized one by one, as the environment does, not as one text."""
+    demonstration = Demonstration("q<", (("model", "call>"), ("tool", "x>"), ("model", "<y")))
+    query, response, mask = _tokenized(tokenizer, "p", demonstration)
+    assert tokenizer.decode(query) == "pq<"
+    parts = [tokenizer(text).input_ids for text in ("call>", "x>", "<y")]
+    assert response.tolist() == [token for part in parts for token in part]
+    assert mask.tolist() == [1] * len(parts[0]) + [0] * len(parts[1]) + [1] * len(parts[2])
