@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, create_model
 
-from pipeline.algorithms import algorithm_names, load_algorithm
+from pipeline.algorithms import NAMES, load_algorithm
 from pipeline.environment.environment import EnvironmentSettings
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import EvaluationSettings
@@ -20,8 +20,8 @@ from pipeline.models.fetch import ModelSource
 from pipeline.models.machine import Machine
 from pipeline.tasks import load_task, task_names
 from pipeline.tools.wiki.corpus import CorpusSettings
-from pipeline.training.run import Algorithm, TrainSettings
-from pipeline.training.warm_start import WarmStartSettings
+from pipeline.training.algorithm import Algorithm
+from pipeline.training.settings import TrainSettings, WarmStartSettings
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -60,14 +60,14 @@ class Params(BaseModel):
     evaluation: EvaluationSettings
     train: TrainParams
 
-    def algorithm_of(self, task: str) -> tuple[Algorithm, Any]:
-        """The algorithm, and its knobs for a task: its section, changed by what the task's own says."""
+    def algorithm_of(self, task: str) -> Algorithm:
+        """The algorithm, with its parameters for a task: its section, changed by the task's own."""
         name = self.train.algorithm
         changes = getattr(self.task(task), name)
         config = getattr(self, name).model_copy(
             update={field: getattr(changes, field) for field in changes.model_fields_set}
         )
-        return load_algorithm(name), config
+        return load_algorithm(name)(config)
 
     def task(self, name: str) -> TaskParams:
         """The section of one task. Raises PipelineError if the file has none."""
@@ -112,9 +112,8 @@ def load_params(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = No
 
 def _full_model() -> type[Params]:
     """`Params` with a section for every algorithm, and an optional one for every task, there is."""
-    algorithms: dict[str, Any] = {
-        name: (load_algorithm(name).Config, ...) for name in algorithm_names()
-    }
+    algorithms: dict[str, Any] = {name: (load_algorithm(name).Config, ...) for name in NAMES}
+    changes: dict[str, Any] = {name: (kind, kind()) for name, (kind, _) in algorithms.items()}
     tasks: dict[str, Any] = {
         name: (
             create_model(
@@ -122,7 +121,7 @@ def _full_model() -> type[Params]:
                 __base__=TaskParams,
                 data=(task.Data, ...),
                 tools=(task.Tools, ...),
-                **algorithms,
+                **changes,
             )
             | None,
             None,

@@ -16,9 +16,11 @@ from transformers import AutoModelForCausalLM
 
 from pipeline import environment
 from pipeline.algorithms import ppo
-from pipeline.environment import TextHistory
+from pipeline.algorithms.ppo import PPO
 from pipeline.models.policy import CausalLMWithValueHead, load_value_head, save_model
+from pipeline.models.sampling import TorchSampler
 from pipeline.tools.calculator import calculate
+from pipeline.training.trainer import PolicyTrainer
 
 __all__ = [
     "AutoModelForCausalLMWithValueHead",
@@ -108,7 +110,7 @@ class PPOConfig:
         return ppo.PPOConfig(
             learning_rate=self.learning_rate,
             mini_batch_size=self.mini_batch_size,
-            ppo_epochs=self.ppo_epochs,
+            epochs=self.ppo_epochs,
             adap_kl_ctrl=self.adap_kl_ctrl,
             init_kl_coef=self.init_kl_coef,
             target_kl_episode=self.target,
@@ -124,8 +126,8 @@ class PPOConfig:
         )
 
 
-class PPOTrainer(ppo.PPOTrainer):
-    """Our trainer, made by TRL's arguments. `step` is inherited: it takes and returns the same."""
+class PPOTrainer(PolicyTrainer):
+    """Our trainer, made by TRL's arguments; `step` takes TRL's lists."""
 
     def __init__(
         self,
@@ -143,7 +145,7 @@ class PPOTrainer(ppo.PPOTrainer):
         self.accelerator = Accelerator(log_with=config.log_with, cpu=not torch.cuda.is_available())
         model.to(self.accelerator.device)
         super().__init__(
-            config.ours(),
+            PPO(config.ours()),
             model,
             ref_model and ref_model.pretrained_model.to(self.accelerator.device),
             optimizer or torch.optim.Adam(model.parameters(), lr=config.learning_rate),
@@ -157,6 +159,39 @@ class PPOTrainer(ppo.PPOTrainer):
         self.accelerator.init_trackers(
             config.tracker_project_name, asdict(config), config.tracker_kwargs
         )
+
+    def step(  # type: ignore[override]
+        self,
+        queries: Sequence[torch.Tensor],
+        responses: Sequence[torch.Tensor],
+        scores: Sequence[float] | Sequence[torch.Tensor],
+        response_masks: Sequence[torch.Tensor] | None = None,
+    ) -> dict[str, float]:
+        """One iteration of PPO on B episodes.
+
+        Args:
+            queries: B tensors of token ids, each of at least one token.
+            responses: B tensors of token ids; an empty one contributes nothing.
+            scores: B numbers, the task's rewards.
+            response_masks: B tensors like `responses`, 1 on the model's tokens; None for all of them.
+
+        Returns:
+            Statistics by TRL's names.
+
+        Raises:
+            ValueError: if the lengths of the arguments do not fit together.
+        """
+        return super().step(batch_of(queries, responses, scores, response_masks))
+
+    @property
+    def model(self) -> CausalLMWithValueHead:
+        """The policy."""
+        return self.policy
+
+    @property
+    def ref_model(self) -> Any:
+        """The reference, without a value head."""
+        return self.reference
 
     def log_stats(
         self,
@@ -177,11 +212,40 @@ class PPOTrainer(ppo.PPOTrainer):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the policy and the tokenizer."""
-        save_model(self.model, self.tokenizer, Path(folder))
+        save_model(self.policy, self.tokenizer, Path(folder))
+
+
+class TextHistory(environment.TextHistory):
+    """An episode, with TRL's tensors."""
+
+    @classmethod
+    def of(cls, episode: environment.TextHistory) -> "TextHistory":
+        history = cls.__new__(cls)
+        vars(history).update(vars(episode))
+        return history
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """All token ids, shape (length,), int64."""
+        return torch.tensor(self.token_ids)
+
+    @property
+    def token_masks(self) -> torch.Tensor:
+        """1 on the model's tokens, 0 elsewhere, shape (length,), int64."""
+        return torch.tensor(self.mask).long()
+
+    def split_query_response_tokens(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The prompt's tokens, all tokens after it, and the latter's mask."""
+        split = len(self.segments[0].tokens)
+        return self.tokens[:split], self.tokens[split:], self.token_masks[split:]
 
 
 class TextEnvironment(environment.TextEnvironment):
-    """Our environment, made by TRL's arguments; `max_tool_reponse`, as it was spelled, is in tokens."""
+    """Our environment, made by TRL's arguments; `max_tool_reponse`, as it was spelled, is in tokens.
+
+    `generation_kwargs` may hold `max_new_tokens` (a turn's limit), `do_sample` and `seed`; others are
+    refused, but for values that change nothing.
+    """
 
     def __init__(
         self,
@@ -209,16 +273,67 @@ class TextEnvironment(environment.TextEnvironment):
         if options["do_sample"] and options.get("temperature", 1) != 1:
             raise ValueError(
                 f"temperature {options['temperature']}: `step` takes episodes to be sampled at 1; "
-                "pipeline.ppo.PPOTrainer has an argument for others"
+                "PolicyTrainer of pipeline.training.trainer has an argument for others"
             )
+        known = {"do_sample", "max_new_tokens", "seed", "temperature"}
+        if unknown := options.keys() - known:
+            raise ValueError(
+                f"unknown generation_kwargs {sorted(unknown)}; known are {sorted(known)}"
+            )
+        self.seed = options.get("seed", 0)
+        self.runs = 0
         super().__init__(
-            model,
+            TorchSampler(model.pretrained_model, tokenizer, do_sample=options["do_sample"]),
             tokenizer,
             tools,
             reward_fn,
             prompt,
             max_turns,
+            options.get("max_new_tokens", 32),
             max_tool_reponse,
             max_length,
-            options,
         )
+
+    def run(
+        self, tasks: Sequence[str], **reward_kwargs: Any
+    ) -> tuple[
+        list[torch.Tensor], list[torch.Tensor], list[torch.Tensor], list[float], list[TextHistory]
+    ]:
+        """Rolls out one episode for each task.
+
+        Returns:
+            queries: the prompts' token ids, each of shape (query length,).
+            responses: all token ids after them, each of shape (response length,).
+            masks: 1 on the model's tokens in `responses`, 0 on the tools'.
+            rewards: a number for each episode.
+            histories: the episodes themselves.
+        """
+        episodes = self.rollout(tasks, self.seed, self.runs, **reward_kwargs)
+        self.runs += 1
+        histories = [TextHistory.of(episode) for episode in episodes]
+        queries, responses, masks = zip(*(h.split_query_response_tokens() for h in histories))
+        rewards = [history.reward for history in histories]
+        return list(queries), list(responses), list(masks), rewards, histories
+
+
+def batch_of(
+    queries: Sequence[torch.Tensor],
+    responses: Sequence[torch.Tensor],
+    scores: Sequence[float] | Sequence[torch.Tensor],
+    masks: Sequence[torch.Tensor] | None = None,
+) -> environment.EpisodeBatch:
+    """TRL's lists as a batch. Raises ValueError if they are not of the same length."""
+    given = [torch.ones_like(r) for r in responses] if masks is None else masks
+    counts = [len(queries), len(responses), len(scores), len(given)]
+    if len(set(counts)) != 1:
+        raise ValueError(
+            "step needs as many queries, responses, scores and masks as episodes; got "
+            + ", ".join(map(str, counts))
+        )
+    return environment.EpisodeBatch(
+        sequences=[[*q.tolist(), *r.tolist()] for q, r in zip(queries, responses)],
+        prompt_lengths=[len(query) for query in queries],
+        masks=[mask.bool().tolist() for mask in given],
+        rewards=[float(score) for score in scores],
+        truncated=[False] * len(scores),
+    )

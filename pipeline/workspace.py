@@ -1,13 +1,16 @@
 """Where each stage's outputs lie, and reading them."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
 from pipeline.files import require
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PRETRAINED = Path("data/models/pretrained")
 
@@ -95,6 +98,8 @@ def run_path(task: str, arm: str, seed: int) -> Path:
 
 def read_table(path: Path, made_by: str) -> pd.DataFrame:
     """A Parquet file. Raises PipelineError, naming the stage that makes it, if it cannot be read."""
+    import pandas as pd  # half a second, which most stages do not need
+
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from pipeline.chance import Place
 from pipeline.models.policy import load_policy
-from pipeline.models.sampling import Sampler
+from pipeline.models.sampling import TorchSampler
 from pipeline.models.scoring import TokenBatch, score
 from pipeline.params import load_params
 from pipeline.tasks import load_task
@@ -34,11 +35,12 @@ def main(task: str = "arithmetic") -> None:
     prompt, _ = read_setup(task)
     problems = read_jsonl(problems_path(task, "train"), f"prepare@{task}")[:EPISODES]
     contexts = [tokenizer(prompt + load_task(task).query(p)).input_ids for p in problems]
-    sampler = Sampler(model, tokenizer, [])
+    sampler = TorchSampler(model, tokenizer)
+    places = [Place(0, 0, episode) for episode in range(EPISODES)]
 
     def sample() -> None:
         with machine.autocast():
-            sampler.generate(contexts, [NEW_TOKENS] * EPISODES)
+            sampler.generate(contexts, [NEW_TOKENS] * EPISODES, [], places)
 
     def generate() -> None:
         # A row for each, and the prompt in every one of them.
@@ -54,9 +56,11 @@ def main(task: str = "arithmetic") -> None:
             )
 
     # Responses of different lengths, as they are in training.
-    written = sampler.generate(contexts, [NEW_TOKENS] * EPISODES)
+    written = sampler.generate(contexts, [NEW_TOKENS] * EPISODES, [], places)
     responses = [c.tokens[: 8 + i % 25] for i, c in enumerate(written)]
-    batch = TokenBatch.of([torch.tensor(c) for c in contexts], [torch.tensor(r) for r in responses])
+    batch = TokenBatch.of(
+        [c + r for c, r in zip(contexts, responses)], [len(context) for context in contexts]
+    )
 
     def ours() -> None:
         with machine.autocast():

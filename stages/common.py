@@ -2,11 +2,10 @@
 
 import argparse
 import ctypes
+import os
 import platform
 import sys
 from collections.abc import Callable
-
-import transformers
 
 from pipeline.errors import PipelineError
 
@@ -20,8 +19,9 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
     for name, kind in arguments.items():
         parser.add_argument(name, type=kind)
     _keep_freed_memory()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
+    # Read by transformers when it is imported, which many stages never do.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         main(**vars(parser.parse_args()))
     except PipelineError as error:

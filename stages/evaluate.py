@@ -5,9 +5,11 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from pipeline.environment.environment import TaskEnvironment
 from pipeline.evaluation.evaluate import MODES, evaluate
 from pipeline.files import replacing, require, sha256
 from pipeline.models.policy import WEIGHTS_FILE, load_policy
+from pipeline.models.sampling import TorchSampler
 from pipeline.params import Params, load_params
 from pipeline.tasks import load_task
 from pipeline.workspace import (
@@ -55,17 +57,19 @@ def play(params: Params, task: str, model: Path, when: str, seed: int | None) ->
     policy, tokenizer = load_policy(model, params.machine.resolve_device())
     prompt, resources = read_setup(task)
     played = load_task(task)
-    batches = evaluate(
-        policy,
-        tokenizer,
-        played,
-        prompt,
-        played.tools(section.tools, resources),
-        problems,
-        section.environment,
-        settings,
-        params.machine,
-    )
+    tools = played.tools(section.tools, resources)
+    environments = {
+        mode: TaskEnvironment(
+            TorchSampler(policy.pretrained_model, tokenizer, do_sample=mode == "sampled"),
+            tokenizer,
+            played,
+            prompt,
+            tools,
+            section.environment,
+        )
+        for mode in MODES
+    }
+    batches = evaluate(environments, problems, settings, params.machine)
     rows: list[dict] = []
     with tqdm(total=len(MODES) * len(problems), desc=f"evaluate {task}, {when}") as bar:
         for batch in batches:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.algorithms import algorithm_names
+from pipeline.algorithms import NAMES
 from pipeline.errors import PipelineError
 from pipeline.evaluation.analysis import analyse
 from pipeline.files import replacing
@@ -40,8 +40,8 @@ def main(task: str, arm: str, seed: int) -> None:
 
 def load_arm(arm: str, changes: Mapping[str, Any]) -> Params:
     """The params as an arm has them. Raises PipelineError for those that would change nothing."""
-    for_all = {"evaluation", "machine", "train", *algorithm_names()}
-    of_a_task = {"environment", "tools", "train", *algorithm_names()}
+    for_all = {"evaluation", "machine", "train", *NAMES}
+    of_a_task = {"environment", "tools", "train", *NAMES}
     for key in changes:
         first, second = [*key.split("."), ""][:2]
         if second not in of_a_task if first in task_names() else first not in for_all:

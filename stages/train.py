@@ -8,13 +8,15 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline import training
-from pipeline.algorithms import algorithm_names
+from pipeline.algorithms import NAMES
+from pipeline.environment.environment import TaskEnvironment
 from pipeline.files import replacing, require, sha256
 from pipeline.models.fetch import SOURCE_FILE
 from pipeline.models.policy import WEIGHTS_FILE, load_policy, save_model
+from pipeline.models.sampling import TorchSampler
 from pipeline.params import Params, load_params
 from pipeline.tasks import load_task
+from pipeline.training.run import train as train_policy
 from pipeline.training.stability import Unstable
 from pipeline.training.tracking import tracking
 from pipeline.workspace import (
@@ -50,7 +52,7 @@ def train(
 ) -> None:
     """Trains as the params say, and writes both folders; `live` is where to watch it meanwhile."""
     section = params.task(task)
-    algorithm, config = params.algorithm_of(task)
+    algorithm = params.algorithm_of(task)
     problems_file = problems_path(task, "train")
     problems = read_jsonl(problems_file, f"prepare@{task}")
     prompt, resources = read_setup(task)
@@ -59,10 +61,18 @@ def train(
         start = require(PRETRAINED, "fetch_model")
     policy, tokenizer = load_policy(start, params.machine.resolve_device())
     learned = load_task(task)
+    env = TaskEnvironment(
+        TorchSampler(policy.pretrained_model, tokenizer),
+        tokenizer,
+        learned,
+        prompt,
+        learned.tools(section.tools, resources),
+        section.environment,
+    )
     record = {
         "model": json.loads((PRETRAINED / SOURCE_FILE).read_text()),
-        task: section.model_dump(mode="json", exclude={"data", *algorithm_names()}),
-        params.train.algorithm: config.model_dump(mode="json"),
+        task: section.model_dump(mode="json", exclude={"data", *NAMES}),
+        params.train.algorithm: algorithm.config.model_dump(mode="json"),
         "machine": params.machine.describe(),
         "versions": {
             "python": platform.python_version(),
@@ -93,17 +103,12 @@ def train(
             bar.update()
 
         try:
-            training.train(
+            train_policy(
                 policy,
-                tokenizer,
-                learned,
-                prompt,
-                learned.tools(section.tools, resources),
+                env,
                 problems,
-                section.environment,
                 section.train,
                 algorithm,
-                config,
                 params.machine,
                 seed,
                 on_step,

@@ -1,13 +1,8 @@
 """Shows the pretrained model a task's demonstrations, where the task wants that before training."""
 
-import pandas as pd
-from tqdm import tqdm
-
 from pipeline.files import replacing, require
-from pipeline.models.policy import load_policy, save_model
 from pipeline.params import load_params
 from pipeline.tasks import Demonstration
-from pipeline.training.warm_start import warm_start
 from pipeline.workspace import PRETRAINED, demonstrations_path, read_jsonl, read_setup, start_path
 from stages.common import run_stage
 
@@ -22,6 +17,13 @@ def main(task: str) -> None:
             (beside / "README").write_text("No warm start: PPO starts from the pretrained model.\n")
             print(f"{task}: no warm start")
             return
+        # Seconds, which a task without a warm start does not wait for.
+        import pandas as pd
+        from tqdm import tqdm
+
+        from pipeline.models.policy import load_policy, save_model
+        from pipeline.training.warm_start import warm_start
+
         rows = read_jsonl(demonstrations_path(task), f"demonstrate@{task}")
         prompt, _ = read_setup(task)
         policy, tokenizer = load_policy(

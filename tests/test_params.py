@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.algorithms.grpo import GRPO
 from pipeline.errors import PipelineError
 from pipeline.params import load_params
 
@@ -57,7 +58,7 @@ def test_names_the_key_and_what_would_be_right(tmp_path, key, value, complaint):
 
 def test_a_task_may_change_some_of_ppos_knobs(tmp_path):
     params = load_params(changed(tmp_path, "arithmetic.ppo", {"lam": 0.5, "gae": "walk"}))
-    _, own = params.algorithm_of("arithmetic")
+    own = params.algorithm_of("arithmetic").config
     assert (own.lam, own.gae) == (0.5, "walk")
     assert own.model_copy(update={"lam": 0.95, "gae": "skip"}) == params.ppo
     with pytest.raises(
@@ -70,10 +71,10 @@ def test_a_task_may_change_some_of_ppos_knobs(tmp_path):
 
 def test_the_algorithm_is_chosen_by_name(tmp_path):
     params = load_params(changed(tmp_path, "train.algorithm", "grpo"))
-    algorithm, config = params.algorithm_of("triviaqa")
-    assert algorithm.__name__ == "pipeline.algorithms.grpo"
-    assert config.learning_rate == 4e-5
-    with pytest.raises(PipelineError, match="no algorithm 'dpo'; there is grpo, ppo"):
+    algorithm = params.algorithm_of("triviaqa")
+    assert isinstance(algorithm, GRPO)
+    assert algorithm.config.learning_rate == 4e-5
+    with pytest.raises(PipelineError, match="no algorithm 'dpo'; there is grpo, ppo, rloo"):
         load_params(changed(tmp_path, "train.algorithm", "dpo"))
 
 

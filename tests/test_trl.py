@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.algorithms.ppo import trainer as trainer_module
 from pipeline.models.policy import VALUE_HEAD_FILE, load_policy, save_model
 from pipeline.trl import (
     AutoModelForCausalLMWithValueHead,
@@ -39,7 +38,7 @@ def test_a_script_for_trl_runs_after_its_import_changed(
 
 def test_trls_defaults_are_trls():
     ours = PPOConfig().ours()
-    assert (ours.learning_rate, ours.ppo_epochs, ours.mini_batch_size) == (1.41e-5, 4, 128)
+    assert (ours.learning_rate, ours.epochs, ours.mini_batch_size) == (1.41e-5, 4, 128)
     assert (ours.init_kl_coef, ours.adap_kl_ctrl, ours.target_kl_episode) == (0.2, True, 6)
     # Neither clips gradients nor ends epochs early, if not told to.
     assert ours.max_grad_norm == ours.target_kl_update == 1e9
@@ -101,8 +100,21 @@ def test_without_generation_kwargs_it_decodes_greedily_as_generate_does(policy, 
     assert sampling.sampler.do_sample
 
 
-def test_the_trainer_is_ours():
-    assert PPOTrainer.step is trainer_module.PPOTrainer.step
+def test_run_gives_trls_tensors(policy, tokenizer):
+    env = TextEnvironment(policy, tokenizer, {}, lambda answers: [0.5] * len(answers), "P")
+    queries, responses, masks, rewards, histories = env.run(["a", "bc"])
+    for query, response, mask, history in zip(queries, responses, masks, histories):
+        assert torch.equal(history.tokens, torch.cat([query, response]))
+        assert history.token_masks.tolist() == [0] * len(query) + mask.tolist()
+        assert tokenizer.decode(query) in ("Pa", "Pbc")
+    assert rewards == [0.5, 0.5]
+
+
+def test_the_next_run_draws_other_numbers(policy, tokenizer):
+    env = TextEnvironment(
+        policy, tokenizer, {}, lambda a: [0.0], "P", generation_kwargs={"do_sample": True}
+    )
+    assert env.run(["a"])[4][0].text != env.run(["a"])[4][0].text
 
 
 def test_a_saved_policy_comes_back_with_its_value_head(policy, tokenizer, tmp_path):

@@ -10,6 +10,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from pipeline.models.scoring import TokenBatch
+
 MERGES = [("<", "c"), (">", "Ċ"), (">", "<")]
 """A few tokens of two characters, so that tags do not end where tokens end."""
 
@@ -54,3 +56,9 @@ def random_ids(count: int, seed: int) -> torch.Tensor:
     """Token ids, none of them the end-of-text token."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(1, len(make_tokenizer()), (count,), generator=generator)
+
+
+def token_batch(queries, responses) -> TokenBatch:
+    """From tensors of token ids."""
+    sequences = [[*q.tolist(), *r.tolist()] for q, r in zip(queries, responses)]
+    return TokenBatch.of(sequences, [len(query) for query in queries])

@@ -1,27 +1,20 @@
-"""The algorithms that a policy can learn by, one file each.
+"""The algorithms that a policy can learn by: each is a way to give credit, on one shared trainer.
 
-A new algorithm is a file `pipeline/algorithms/<name>.py` with `Config`, a pydantic model of its section
-`<name>` in params.yaml, and `learn(run, config)`, which improves `run.policy`. Each task's section needs a
-`<name>`, too, of what differs there; `{}` if nothing does. `train.algorithm` says which is used.
+`pipeline/training/algorithm.py` says what an algorithm is; `rloo.py` is the shortest. A new one is a module
+here, its name in `NAMES`, and a section of that name in params.yaml.
 """
 
 import importlib
-from typing import cast
 
 from pipeline.errors import PipelineError
-from pipeline.training.run import Algorithm
+from pipeline.training.algorithm import Algorithm
 
-NAMES = ("grpo", "ppo")
-"""The modules or packages here that are algorithms."""
-
-
-def algorithm_names() -> list[str]:
-    """The algorithms there are, in alphabetical order."""
-    return list(NAMES)
+NAMES = ("grpo", "ppo", "rloo")
+"""The modules and packages here that are algorithms."""
 
 
-def load_algorithm(name: str) -> Algorithm:
-    """The algorithm in `pipeline/algorithms/<name>.py`. Raises PipelineError if there is none."""
-    if name not in algorithm_names():
-        raise PipelineError(f"no algorithm {name!r}; there is {', '.join(algorithm_names())}")
-    return cast(Algorithm, importlib.import_module(f"{__name__}.{name}"))
+def load_algorithm(name: str) -> type[Algorithm]:
+    """The algorithm of that name. Raises PipelineError if there is none."""
+    if name not in NAMES:
+        raise PipelineError(f"no algorithm {name!r}; there is {', '.join(NAMES)}")
+    return importlib.import_module(f"{__name__}.{name}").ALGORITHM

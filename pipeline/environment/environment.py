@@ -1,8 +1,7 @@
 """`TextEnvironment`: runs a model and its tools together until every episode has ended.
 
-The constructor and `run` take and return what TRL 0.11's `TextEnvironment` did. Where that was wrong
-(text tokenized anew between turns, rewards that read a tool's output, limits in characters, errors that
-ended the run) this one differs.
+The model is behind a `Sampler`, which is handed in; the environment knows no model. `pipeline/trl.py` has
+the constructor and the `run` that TRL 0.11's `TextEnvironment` had.
 """
 
 import math
@@ -11,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.chance import Place
 from pipeline.environment.history import CallRecord, EndReason, TextHistory
 from pipeline.errors import PipelineError
-from pipeline.models.sampling import Sampler, StopReason
+from pipeline.models.sampler import Sampler, StopReason
 from pipeline.tasks import Problem, Task
 from pipeline.tools import BatchTool, Tool, ToolError, ToolResponse
 from pipeline.tools.protocol import (
@@ -49,100 +48,100 @@ class TextEnvironment:
     """A model that writes, tools that answer inside its text, and a reward for the result.
 
     Args:
-        model: a causal language model, or a wrapper that holds one as `pretrained_model`.
-        tokenizer: its tokenizer.
+        sampler: writes the model's turns.
+        tokenizer: the model's.
         tools: `{name: callable}`, or a list of callables that go by their own names. A tool takes a
             string and returns text; what it raises reaches the model as a tool error, unless it is a
             `PipelineError`. A `BatchTool` gets all calls of a turn at once, others one by one, side by
             side.
-        reward_fn: called once a run as `reward_fn(answers, **reward_kwargs)` with, for each episode,
-            the text the model wrote after the last tool response; returns a number for each.
-        prompt: the few-shot prompt put before every task.
+        reward_fn: called once a rollout as `reward_fn(answers, **reward_kwargs)` with, for each episode,
+            the text the model wrote after the last tool output; returns a number for each.
+        prompt: the few-shot prompt put before every question.
         max_turns: how many times a model may write in an episode.
-        max_tool_response: how many tokens of a tool's answer enter the text.
+        max_new_tokens: how many tokens a turn may have.
+        max_tool_response: how many tokens of a tool's output enter the text.
         max_length: how many tokens an episode may have in all, prompt included; None for no limit.
-        generation_kwargs: `max_new_tokens` (a turn's limit), `do_sample`, `temperature` and `seed`.
 
     Raises:
-        ValueError: for a `generation_kwargs` entry that it does not know.
+        ValueError: if two tools of a list have the same name.
     """
 
     def __init__(
         self,
-        model: Any,
+        sampler: Sampler,
         tokenizer: Any,
         tools: Mapping[str, Tool] | Sequence[Tool],
         reward_fn: RewardFunction,
         prompt: str,
         max_turns: int = 4,
+        max_new_tokens: int = 32,
         max_tool_response: int = 100,
         max_length: int | None = None,
-        generation_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
+        self.sampler = sampler
         self.tokenizer = tokenizer
-        self.tools = dict(tools) if isinstance(tools, Mapping) else {_name_of(t): t for t in tools}
+        self.tools = dict(tools) if isinstance(tools, Mapping) else _named(tools)
         self.reward_fn = reward_fn
         self.prompt = prompt
         self.max_turns = max_turns
+        self.max_new_tokens = max_new_tokens
         self.max_tool_response = max_tool_response
         self.max_length = max_length
-        options = dict(generation_kwargs or {})
-        self.max_new_tokens: int = options.pop("max_new_tokens", 32)
-        known = {"do_sample", "temperature", "seed"}
-        if unknown := options.keys() - known:
-            raise ValueError(
-                f"unknown generation_kwargs {sorted(unknown)}; "
-                f"known are {sorted(known | {'max_new_tokens'})}"
-            )
-        self.sampler = Sampler(
-            getattr(model, "pretrained_model", model), tokenizer, STOP_STRINGS, **options
-        )
 
-    def run(
-        self, tasks: Sequence[str], **reward_kwargs: Any
-    ) -> tuple[
-        list[torch.Tensor], list[torch.Tensor], list[torch.Tensor], list[float], list[TextHistory]
-    ]:
-        """Plays one episode for each task.
+    def rollout(
+        self,
+        queries: Sequence[str],
+        seed: int,
+        step: int = 0,
+        numbers: Sequence[int] | None = None,
+        **reward_kwargs: Any,
+    ) -> list[TextHistory]:
+        """Rolls out one episode for each query, the text that follows the prompt.
+
+        Args:
+            seed, step: with an episode's number, what its tokens are drawn from; see `Place`.
+            numbers: the episodes' numbers; None for 0, 1, 2, ...
 
         Returns:
-            queries: the prompts' token ids, each of shape (query length,).
-            responses: all token ids after them, each of shape (response length,).
-            masks: 1 on the model's tokens in `responses`, 0 on the tools'.
-            rewards: a number for each episode.
-            histories: the episodes themselves.
+            The episodes, ended and with their rewards.
         """
-        # Prompt and task are tokenized apart, so that all queries begin with the very same tokens.
+        # Prompt and query are tokenized apart, so that all episodes begin with the very same tokens.
         prompt_tokens = self.tokenizer(self.prompt).input_ids
-        histories = [
-            TextHistory(self.prompt + task, [*prompt_tokens, *self._tokenize(task)])
-            for task in tasks
+        episodes = [
+            TextHistory(self.prompt + query, [*prompt_tokens, *self._tokenize(query)])
+            for query in queries
         ]
-        for _ in range(self.max_turns):
-            active = [history for history in histories if not history.completed]
+        places = [
+            Place(seed, step, number)
+            for number in (range(len(queries)) if numbers is None else numbers)
+        ]
+        for turn in range(self.max_turns):
+            active = [i for i, episode in enumerate(episodes) if not episode.completed]
             if not active:
                 break
-            self._model_turn(active)
-            self._tool_turn([history for history in active if not history.completed])
-        for history in histories:
-            if not history.completed:
-                history.complete(EndReason.MAX_TURNS)
-        rewards = self.reward_fn([history.answer_text for history in histories], **reward_kwargs)
-        for history, reward in zip(histories, rewards, strict=True):
-            history.reward = float(reward)
-        parts = [history.split_query_response_tokens() for history in histories]
-        queries, responses, masks = ([part[i] for part in parts] for i in range(3))
-        return queries, responses, masks, [history.reward for history in histories], histories
+            self._model_turn(
+                [episodes[i] for i in active], [places[i].at_turn(turn) for i in active]
+            )
+            self._tool_turn([episodes[i] for i in active if not episodes[i].completed])
+        for episode in episodes:
+            if not episode.completed:
+                episode.complete(EndReason.MAX_TURNS)
+        rewards = self.reward_fn([episode.answer_text for episode in episodes], **reward_kwargs)
+        for episode, reward in zip(episodes, rewards, strict=True):
+            episode.reward = float(reward)
+        return episodes
 
-    def _model_turn(self, histories: list[TextHistory]) -> None:
+    def _model_turn(self, histories: list[TextHistory], places: list[Place]) -> None:
         """Lets the model write in every episode that has room, and ends those that are done."""
         for history in histories:
             if self._room(history) < 1:
                 history.complete(EndReason.MAX_LENGTH)
         writing = [history for history in histories if not history.completed]
         continuations = self.sampler.generate(
-            [history.tokens.tolist() for history in writing],
+            [history.token_ids for history in writing],
             [int(min(self.max_new_tokens, self._room(history))) for history in writing],
+            STOP_STRINGS,
+            [place for history, place in zip(histories, places) if not history.completed],
         )
         for history, continuation in zip(writing, continuations):
             history.append_segment(
@@ -219,7 +218,7 @@ class TextEnvironment:
 
     def _room(self, history: TextHistory) -> float:
         """How many more tokens the episode may have."""
-        return math.inf if self.max_length is None else self.max_length - len(history.tokens)
+        return math.inf if self.max_length is None else self.max_length - len(history.token_ids)
 
     def _tokenize(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
@@ -241,36 +240,53 @@ def _text_of(answer: ToolResponse | str | Exception) -> str:
     return str(answer)
 
 
+def _named(tools: Sequence[Tool]) -> dict[str, Tool]:
+    """The tools by their own names."""
+    named: dict[str, Tool] = {}
+    for tool in tools:
+        name = _name_of(tool)
+        if name in named:
+            raise ValueError(
+                f"two tools are named {name!r}: give the tools as a mapping, each with its name"
+            )
+        named[name] = tool
+    return named
+
+
 def _name_of(tool: Tool) -> str:
     """A function goes by its own name, any other callable by that of its class."""
     return getattr(tool, "__name__", type(tool).__name__)
 
 
-def task_environment(
-    task: Task,
-    model: Any,
-    tokenizer: Any,
-    prompt: str,
-    tools: Mapping[str, Tool],
-    settings: EnvironmentSettings,
-    **sampling: Any,
-) -> TextEnvironment:
-    """A task's environment: `run([task.query(p) for p in problems], problems=problems)`.
+class TaskEnvironment(TextEnvironment):
+    """A task's environment: it takes problems.
 
-    `sampling` may hold `do_sample`, `temperature` and `seed`.
+    Args:
+        prompt, tools: as the task's `demonstrate` and `tools` return them.
     """
 
-    def reward_fn(answer_texts: list[str], problems: list[Problem]) -> list[float]:
-        return [task.reward(text, p) for text, p in zip(answer_texts, problems, strict=True)]
+    def __init__(
+        self,
+        sampler: Sampler,
+        tokenizer: Any,
+        task: Task,
+        prompt: str,
+        tools: Mapping[str, Tool],
+        settings: EnvironmentSettings,
+    ) -> None:
+        super().__init__(sampler, tokenizer, tools, self._rewards, prompt, **settings.model_dump())
+        self.task = task
 
-    return TextEnvironment(
-        model,
-        tokenizer,
-        tools,
-        reward_fn,
-        prompt,
-        max_turns=settings.max_turns,
-        max_tool_response=settings.max_tool_response,
-        max_length=settings.max_length,
-        generation_kwargs={"max_new_tokens": settings.max_new_tokens, **sampling},
-    )
+    def rollout_problems(
+        self,
+        problems: Sequence[Problem],
+        seed: int,
+        step: int = 0,
+        numbers: Sequence[int] | None = None,
+    ) -> list[TextHistory]:
+        """Rolls out one episode for each problem; the arguments are those of `rollout`."""
+        queries = [self.task.query(problem) for problem in problems]
+        return self.rollout(queries, seed, step, numbers, problems=problems)
+
+    def _rewards(self, answers: Sequence[str], problems: Sequence[Problem]) -> list[float]:
+        return [self.task.reward(a, p) for a, p in zip(answers, problems, strict=True)]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.text import Text
 
@@ -71,9 +70,7 @@ class TextHistory:
         system: whether the environment wrote this segment (true for a prompt).
     """
 
-    def __init__(
-        self, text: str, tokens: Sequence[int] | torch.Tensor, system: bool = True
-    ) -> None:
+    def __init__(self, text: str, tokens: Sequence[int], system: bool = True) -> None:
         self.segments: list[Segment] = []
         self.calls: list[CallRecord] = []
         self.end_reason: EndReason | None = None
@@ -83,7 +80,7 @@ class TextHistory:
     def append_segment(
         self,
         text: str,
-        tokens: Sequence[int] | torch.Tensor,
+        tokens: Sequence[int],
         system: bool = True,
         logprobs: Sequence[float] = (),
     ) -> None:
@@ -92,9 +89,7 @@ class TextHistory:
             raise ValueError("a segment needs at least one token")
         if self.completed:
             raise ValueError(f"the episode has ended ({self.end_reason}); nothing can be added")
-        self.segments.append(
-            Segment(text, tuple(int(token) for token in tokens), system, tuple(logprobs))
-        )
+        self.segments.append(Segment(text, tuple(map(int, tokens)), system, tuple(logprobs)))
 
     def complete(self, reason: EndReason) -> None:
         """Ends the episode for a named reason."""
@@ -114,19 +109,19 @@ class TextHistory:
         return "".join(segment.text for segment in self.segments)
 
     @property
-    def tokens(self) -> torch.Tensor:
-        """All token ids, shape (length,), int64."""
-        return torch.tensor([t for s in self.segments for t in s.tokens], dtype=torch.long)
+    def token_ids(self) -> list[int]:
+        """All token ids."""
+        return [token for segment in self.segments for token in segment.tokens]
 
     @property
-    def token_masks(self) -> torch.Tensor:
-        """1 on the model's tokens, 0 elsewhere, shape (length,), int64."""
-        return torch.tensor([0 if s.system else 1 for s in self.segments for _ in s.tokens])
+    def mask(self) -> list[bool]:
+        """True on the model's tokens, for each of `token_ids`."""
+        return [not segment.system for segment in self.segments for _ in segment.tokens]
 
     @property
-    def sampled_logprobs(self) -> torch.Tensor:
-        """The sampler's log-probability of each of the model's tokens, shape (model tokens,)."""
-        return torch.tensor([logprob for s in self.segments for logprob in s.logprobs])
+    def sampled_logprobs(self) -> list[float]:
+        """The sampler's log-probability of each of the model's tokens."""
+        return [logprob for segment in self.segments for logprob in segment.logprobs]
 
     @property
     def last_text_segment(self) -> str:
@@ -139,11 +134,6 @@ class TextHistory:
         Rewards read this: a tool's output is never taken for the model's answer.
         """
         return "" if self.segments[-1].system else self.segments[-1].text
-
-    def split_query_response_tokens(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The prompt's tokens, all tokens after it, and the latter's mask."""
-        split = len(self.segments[0].tokens)
-        return self.tokens[:split], self.tokens[split:], self.token_masks[split:]
 
     def rich_text(self) -> Text:
         """The episode as coloured text: prompt, model, tool and reward."""

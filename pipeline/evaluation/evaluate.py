@@ -5,12 +5,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.environment import TextHistory
-from pipeline.environment.environment import EnvironmentSettings, task_environment
+from pipeline.chance import number_of
+from pipeline.environment.environment import TaskEnvironment
+from pipeline.environment.history import TextHistory
 from pipeline.models.machine import Machine
-from pipeline.models.policy import CausalLMWithValueHead
 from pipeline.tasks import Problem, Task
-from pipeline.tools import Tool
 
 MODES = ("sampled", "greedy")
 """Where the right way is already the most likely one, training shows in sampled episodes only, so
@@ -26,33 +25,25 @@ class EvaluationSettings(BaseModel):
 
 
 def evaluate(
-    policy: CausalLMWithValueHead,
-    tokenizer: Any,
-    task: Task,
-    prompt: str,
-    tools: Mapping[str, Tool],
+    environments: Mapping[str, TaskEnvironment],
     problems: Sequence[Problem],
-    environment: EnvironmentSettings,
     settings: EvaluationSettings,
     machine: Machine,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yields the episodes' rows batch by batch: all problems sampled at temperature 1, then greedy."""
-    for mode in MODES:
-        env = task_environment(
-            task,
-            policy,
-            tokenizer,
-            prompt,
-            tools,
-            environment,
-            do_sample=mode == "sampled",
-            seed=settings.seed,
-        )
+    """Yields the episodes' rows batch by batch.
+
+    What is sampled for a problem depends on `settings.seed` and its id only, not on the batch.
+
+    Args:
+        environments: the task's environment by mode; see `MODES`.
+    """
+    for mode, env in environments.items():
         for start in range(0, len(problems), settings.batch_size):
             batch = list(problems[start : start + settings.batch_size])
+            numbers = [number_of(problem["id"]) for problem in batch]
             with machine.autocast():
-                *_, histories = env.run([task.query(p) for p in batch], problems=batch)
-            yield [_row(mode, task, p, h) for p, h in zip(batch, histories, strict=True)]
+                episodes = env.rollout_problems(batch, settings.seed, numbers=numbers)
+            yield [_row(mode, env.task, p, e) for p, e in zip(batch, episodes, strict=True)]
 
 
 def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Where a pretrained model comes from: a wheel on the package index, the hub, or a folder."""
+"""Where a pretrained model comes from: a wheel on the package index, the hub, or a folder.
+
+The parameters are read without torch.
+"""
 
 import json
 import subprocess
@@ -9,11 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline.errors import PipelineError
 from pipeline.files import sha256
-from pipeline.models.policy import from_pretrained, save_model
 
 SOURCE_FILE = "source.json"
 """Says, in the pretrained model's folder, where the model came from."""
@@ -51,6 +52,8 @@ def fetch_model(source: ModelSource, destination: Path) -> None:
 
     Raises PipelineError if the model cannot be had or is not the one that was asked for.
     """
+    from pipeline.models.policy import from_pretrained, save_model
+
     if source.source == "pypi":
         model, tokenizer = _from_package(source.pypi)
     elif source.source == "hub":
@@ -71,6 +74,10 @@ def _origin(source: ModelSource) -> dict[str, str]:
 
 
 def _from_package(source: PackageSource) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from pipeline.models.policy import from_pretrained
+
     requirement = f"{source.package}=={source.version}"
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]

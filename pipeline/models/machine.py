@@ -1,10 +1,11 @@
-"""What to compute on, and in which precision."""
+"""What to compute on, and in which precision. The parameters are read without torch."""
+
+from __future__ import annotations
 
 import platform
 from contextlib import AbstractContextManager
 from typing import Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import PipelineError
@@ -19,6 +20,8 @@ class Machine(BaseModel):
 
     def resolve_device(self) -> str:
         """ "cuda" or "cpu"; raises PipelineError for a GPU that is not there."""
+        import torch
+
         if self.device == "cuda" and not torch.cuda.is_available():
             raise PipelineError("machine.device: no CUDA device here; use cpu or auto")
         if self.device == "auto":
@@ -27,6 +30,8 @@ class Machine(BaseModel):
 
     def resolve_precision(self) -> str:
         """ "bfloat16" or "float32"; "auto" is bfloat16 where the hardware multiplies it faster."""
+        import torch
+
         if self.precision != "auto":
             return self.precision
         if self.resolve_device() == "cuda":
@@ -43,11 +48,15 @@ class Machine(BaseModel):
 
         The weights stay float32: updates of 2e-5 would be lost in bfloat16's eight bits.
         """
+        import torch
+
         enabled = self.resolve_precision() == "bfloat16"
         return torch.autocast(self.resolve_device(), dtype=torch.bfloat16, enabled=enabled)
 
     def describe(self) -> dict[str, str]:
         """What it came to on this machine: device, its name, precision."""
+        import torch
+
         device = self.resolve_device()
         name = (
             torch.cuda.get_device_name()

@@ -29,11 +29,10 @@ class TokenBatch:
     prefix_length: int
 
     @classmethod
-    def of(cls, queries: Sequence[torch.Tensor], responses: Sequence[torch.Tensor]) -> "TokenBatch":
-        """Joins each query with its response and finds the prefix that all queries share."""
-        query_lists = [query.tolist() for query in queries]
-        sequences = [q + r.tolist() for q, r in zip(query_lists, responses, strict=True)]
-        return cls(sequences, shared_prefix_length(query_lists))
+    def of(cls, sequences: Sequence[Sequence[int]], prompt_lengths: Sequence[int]) -> "TokenBatch":
+        """Finds the prefix that all prompts, the sequences' first tokens, share."""
+        prompts = [s[:length] for s, length in zip(sequences, prompt_lengths, strict=True)]
+        return cls([list(sequence) for sequence in sequences], shared_prefix_length(prompts))
 
     def select(self, rows: Sequence[int]) -> "TokenBatch":
         """The same for some of the rows; there may be fewer columns."""
@@ -49,11 +48,11 @@ class TokenBatch:
         """T, the number of columns."""
         return max(self.lengths)
 
-    def place(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    def place(self, rows: Sequence[Sequence[float] | torch.Tensor]) -> torch.Tensor:
         """Puts numbers that belong to each row's last tokens in their columns, 0 elsewhere: (B, T)."""
         placed = torch.zeros(len(rows), self.width)
         for target, row, end in zip(placed, rows, self.lengths, strict=True):
-            target[end - len(row) : end] = row
+            target[end - len(row) : end] = torch.as_tensor(row, dtype=placed.dtype)
         return placed
 
 

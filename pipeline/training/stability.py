@@ -41,7 +41,7 @@ class BestPolicy:
         self._best = -math.inf
         self._state: dict[str, torch.Tensor] = {}
 
-    def played(self, step: int, rewards: Sequence[float]) -> None:
+    def rolled_out(self, step: int, rewards: Sequence[float]) -> None:
         """Takes note of the rewards of a step that the policy, as it is now, has played."""
         self._rewards.append(sum(rewards) / len(rewards))
         mean = sum(self._rewards) / len(self._rewards)

@@ -5,29 +5,18 @@ the model call the tool, it is shown some episodes first.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.algorithms.ppo.loss import masked_mean
+from pipeline.chance import DEMONSTRATIONS, epochs
 from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead, adamw
 from pipeline.models.scoring import TokenBatch, score
 from pipeline.tasks import Demonstration
-
-
-class WarmStartSettings(BaseModel):
-    """How many demonstrations, and how long and fast to learn from them. 0 steps is no warm start."""
-
-    model_config = ConfigDict(extra="forbid")
-    steps: int = Field(ge=0)
-    demonstrations: int = Field(default=96, ge=1)
-    batch_size: int = Field(default=8, ge=1)
-    learning_rate: float = Field(default=2e-5, gt=0, allow_inf_nan=False)
-    lr_schedule: Literal["constant", "linear"] = "linear"
-    seed: int = Field(default=0, ge=0, lt=2**32)
+from pipeline.training.loss import masked_mean
+from pipeline.training.settings import WarmStartSettings
 
 
 def warm_start(
@@ -52,14 +41,11 @@ def warm_start(
     model = policy.pretrained_model
     episodes = [_tokenized(tokenizer, prompt, d) for d in demonstrations]
     optimizer = adamw(model.parameters(), settings.learning_rate)
-    generator = torch.Generator().manual_seed(settings.seed)
-    order: list[int] = []
     for step in range(settings.steps):
-        while len(order) < settings.batch_size:
-            order += torch.randperm(len(episodes), generator=generator).tolist()
-        chosen, order = order[: settings.batch_size], order[settings.batch_size :]
-        queries, responses, masks = zip(*(episodes[index] for index in chosen))
-        batch = TokenBatch.of(queries, responses)
+        positions = range(step * settings.batch_size, (step + 1) * settings.batch_size)
+        chosen = epochs(len(episodes), positions, DEMONSTRATIONS, settings.seed)
+        sequences, prompt_lengths, masks = zip(*(episodes[index] for index in chosen))
+        batch = TokenBatch.of(sequences, prompt_lengths)
         mask = batch.place(masks).bool().to(policy.v_head.weight.device)
         with machine.autocast():
             logprobs = score(model, batch, mask).logprobs
@@ -76,17 +62,17 @@ def warm_start(
 
 def _tokenized(
     tokenizer: Any, prompt: str, demonstration: Demonstration
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Query, response, and the response's mask, segment by segment as in `TextEnvironment`."""
+) -> tuple[list[int], int, list[bool]]:
+    """Token ids, how many are the prompt's, and the mask of the rest, as in `TextEnvironment`."""
 
     def tokenize(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False).input_ids
 
     query = [*tokenizer(prompt).input_ids, *tokenize(demonstration.query)]
-    response: list[int] = []
-    mask: list[int] = []
+    rest: list[int] = []
+    mask: list[bool] = []
     for author, text in demonstration.segments:
         tokens = tokenize(text)
-        response += tokens
-        mask += [int(author == "model")] * len(tokens)
-    return torch.tensor(query), torch.tensor(response), torch.tensor(mask)
+        rest += tokens
+        mask += [author == "model"] * len(tokens)
+    return query + rest, len(query), mask

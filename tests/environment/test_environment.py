@@ -1,11 +1,15 @@
 """The environment around a sampler that writes what a test tells it to."""
 
+import functools
+
 import pytest
 import torch
 
-from pipeline.environment import CallRecord, EndReason, TextEnvironment
+from pipeline.chance import Place
+from pipeline.environment import CallRecord, EndReason, EpisodeBatch, TextEnvironment
 from pipeline.errors import PipelineError
-from pipeline.models.sampling import Continuation, Sampler, StopReason
+from pipeline.models.sampler import Continuation, StopReason
+from pipeline.models.sampling import TorchSampler
 from pipeline.models.scoring import TokenBatch, score
 from pipeline.tools import BatchTool, ToolError, ToolResponse
 
@@ -14,10 +18,12 @@ class Script:
     """Stands in for the sampler: writes given texts, a list for each turn, and keeps the contexts."""
 
     def __init__(self, tokenizer, turns):
-        self.tokenizer, self.turns, self.contexts = tokenizer, list(turns), []
+        self.tokenizer, self.turns = tokenizer, list(turns)
+        self.contexts, self.places = [], []
 
-    def generate(self, contexts, max_new_tokens):
+    def generate(self, contexts, max_new_tokens, stop_strings, places):
         self.contexts.append(contexts)
+        self.places.append(places)
         continuations = []
         for text, limit in zip(self.turns.pop(0), max_new_tokens, strict=True):
             # Character by character: not the tokens that the tokenizer would make of the text.
@@ -34,22 +40,21 @@ class Script:
 
 
 @pytest.fixture
-def run(model, tokenizer):
-    """Runs one scripted episode per row of each turn; returns `run`'s values and the script."""
+def run(tokenizer):
+    """Runs one scripted episode per row of each turn; returns the episodes and the script."""
 
-    def run(turns, tools=None, tasks=None, max_new_tokens=200, **options):
-        tools = {"Calc": lambda text: text.upper()} if tools is None else tools
+    def run(turns, tools=None, queries=None, max_new_tokens=200, **options):
+        script = Script(tokenizer, turns)
         env = TextEnvironment(
-            model,
+            script,
             tokenizer,
-            tools,
+            {"Calc": lambda text: text.upper()} if tools is None else tools,
             lambda answers, **_: [float("right" in answer) for answer in answers],
             "PROMPT",
-            generation_kwargs={"max_new_tokens": max_new_tokens},
+            max_new_tokens=max_new_tokens,
             **options,
         )
-        env.sampler = Script(tokenizer, turns)
-        return *env.run(tasks or ["?"] * len(turns[0])), env.sampler
+        return env.rollout(queries or ["?"] * len(turns[0]), seed=0), script
 
     return run
 
@@ -58,28 +63,30 @@ CALL = "<request><Calc>ab<call>"
 
 
 def test_a_call_its_answer_and_a_submit(run, tokenizer):
-    queries, responses, masks, rewards, (history,), _ = run([[CALL], ["right<submit>"]])
+    (history,), _ = run([[CALL], ["right<submit>"]])
     assert history.text == f"PROMPT?{CALL}AB<response>right<submit>"
-    assert tokenizer.decode(queries[0]) == "PROMPT?"
-    model_text = tokenizer.decode(responses[0][masks[0].bool()])
-    assert model_text == f"{CALL}right<submit>"
-    assert tokenizer.decode(responses[0][~masks[0].bool()]) == "AB<response>"
-    assert rewards == [1.0]
+    by_author = {True: [], False: []}
+    for token, models in zip(history.token_ids, history.mask, strict=True):
+        by_author[models].append(token)
+    assert tokenizer.decode(by_author[True]) == f"{CALL}right<submit>"
+    assert tokenizer.decode(by_author[False]) == "PROMPT?AB<response>"
+    assert history.reward == 1.0
     assert history.end_reason == EndReason.SUBMITTED
 
 
 def test_sampled_ids_are_kept_as_they_are(run, tokenizer):
-    _, responses, masks, _, (history,), script = run([[CALL + "\n"], ["\nright<submit>"]])
+    (history,), script = run([[CALL + "\n"], ["\nright<submit>"]])
     written = [t for s in history.segments if not s.system for t in s.tokens]
     sampled = [t for c in CALL + "\n" + "\nright<submit>" for t in tokenizer(c).input_ids]
     assert sampled != tokenizer(CALL + "\n" + "\nright<submit>").input_ids
-    assert written == sampled == responses[0][masks[0].bool()].tolist()
+    ours = [token for token, models in zip(history.token_ids, history.mask) if models]
+    assert written == sampled == ours
     second_context = script.contexts[1][0]
-    assert second_context == history.tokens.tolist()[: len(second_context)]
+    assert second_context == history.token_ids[: len(second_context)]
 
 
 def test_finished_episodes_write_no_more(run):
-    *_, histories, script = run([["right<submit>", CALL], ["right<submit>"]])
+    histories, script = run([["right<submit>", CALL], ["right<submit>"]])
     assert [len(contexts) for contexts in script.contexts] == [2, 1]
     assert [h.text for h in histories] == [
         "PROMPT?right<submit>",
@@ -88,16 +95,16 @@ def test_finished_episodes_write_no_more(run):
 
 
 def test_at_the_turn_limit_a_tools_output_earns_nothing(run):
-    *_, rewards, (history,), _ = run(
+    (history,), _ = run(
         [["<request><Calc>x<call>"]], tools={"Calc": lambda _: "right"}, max_turns=1
     )
     assert history.text.endswith("right<response>")
-    assert rewards == [0.0]
+    assert history.reward == 0.0
     assert history.end_reason == EndReason.MAX_TURNS
 
 
 def test_no_call_and_no_submit(run):
-    *_, (ended, cut), _ = run([["I do not know", "x" * 300]])
+    (ended, cut), _ = run([["I do not know", "x" * 300]])
     assert ended.end_reason == EndReason.END_OF_TEXT
     assert cut.end_reason == EndReason.MAX_NEW_TOKENS
     assert [ended.truncated, cut.truncated] == [False, True]
@@ -117,13 +124,13 @@ def test_no_call_and_no_submit(run):
     ],
 )
 def test_what_goes_wrong_in_a_call_is_told_to_the_model(run, call, tools, answer):
-    *_, (history,), _ = run([[call], ["right<submit>"]], tools=tools)
+    (history,), _ = run([[call], ["right<submit>"]], tools=tools)
     assert history.segments[2].text == answer + "<response>"
     assert history.end_reason == EndReason.SUBMITTED
 
 
 def test_tool_answers_are_cut_by_tokens(run, tokenizer):
-    *_, (history,), _ = run(
+    (history,), _ = run(
         [[CALL], ["<submit>"]], tools={"Calc": lambda _: "><" * 50}, max_tool_response=10
     )
     # Ten tokens of two characters each, and the mark of the cut.
@@ -132,13 +139,13 @@ def test_tool_answers_are_cut_by_tokens(run, tokenizer):
 
 
 def test_max_length_counts_the_whole_episode(run):
-    *_, (history,), _ = run([["x" * 50]], max_length=20)
-    assert len(history.tokens) == 20
+    (history,), _ = run([["x" * 50]], max_length=20)
+    assert len(history.token_ids) == 20
     assert history.end_reason == EndReason.MAX_LENGTH
 
 
 def test_max_length_leaves_out_a_tool_answer_that_does_not_fit(run):
-    *_, (history,), _ = run(
+    (history,), _ = run(
         [[CALL]], tools={"Calc": lambda _: "y" * 50}, max_length=60, max_tool_response=100
     )
     assert history.text == f"PROMPT?{CALL}"
@@ -147,13 +154,13 @@ def test_max_length_leaves_out_a_tool_answer_that_does_not_fit(run):
 
 
 def test_a_prompt_beyond_max_length(run):
-    _, responses, _, rewards, (history,), _ = run([[]], tasks=["?" * 100], max_length=50)
-    assert len(responses[0]) == 0
+    (history,), _ = run([[]], queries=["?" * 100], max_length=50)
+    assert not any(history.mask)
     assert history.end_reason == EndReason.MAX_LENGTH
-    assert rewards == [0.0]
+    assert history.reward == 0.0
 
 
-def test_a_list_of_functions_and_objects_keeps_their_names(model, tokenizer):
+def test_a_list_of_functions_and_objects_keeps_their_names(tokenizer):
     def double(text):
         return text * 2
 
@@ -164,41 +171,73 @@ def test_a_list_of_functions_and_objects_keeps_their_names(model, tokenizer):
         def __call__(self, text):
             return text
 
-    env = TextEnvironment(model, tokenizer, [double, triple, Wiki()], lambda a: [0], "")
+    env = TextEnvironment(None, tokenizer, [double, triple, Wiki()], len, "")
     assert list(env.tools) == ["double", "triple", "Wiki"]
 
 
-def test_unknown_generation_kwargs_are_refused(model, tokenizer):
-    with pytest.raises(ValueError, match="top_q"):
-        TextEnvironment(model, tokenizer, [], lambda a: [0], "", generation_kwargs={"top_q": 1})
+def test_two_tools_of_one_name_are_refused(tokenizer):
+    tools = [functools.partial(int, base=2), functools.partial(int, base=3)]
+    with pytest.raises(ValueError, match="two tools are named 'partial': give the tools as a map"):
+        TextEnvironment(None, tokenizer, tools, len, "")
 
 
-def test_rewards_get_their_keyword_arguments(model, tokenizer):
+def test_rewards_get_their_keyword_arguments(tokenizer):
+    script = Script(tokenizer, [["a<submit>", "b<submit>"]])
     env = TextEnvironment(
-        model, tokenizer, {}, lambda answers, gold: [a == g for a, g in zip(answers, gold)], "P"
+        script, tokenizer, {}, lambda answers, gold: [a == g for a, g in zip(answers, gold)], "P"
     )
-    env.sampler = Script(tokenizer, [["a<submit>", "b<submit>"]])
-    *_, rewards, _ = env.run(["", ""], gold=["a<submit>", "x"])
-    assert rewards == [1.0, 0.0]
+    episodes = env.rollout(["", ""], seed=0, gold=["a<submit>", "x"])
+    assert [episode.reward for episode in episodes] == [1.0, 0.0]
+
+
+def test_an_episodes_place_is_its_number_and_turn(run, tokenizer):
+    """Who else is in the batch, and who has left it, changes nothing."""
+    script = Script(tokenizer, [["right<submit>", CALL, CALL], ["a<submit>"] * 2])
+    env = TextEnvironment(
+        script,
+        tokenizer,
+        {"Calc": str},
+        lambda answers: [0.0] * len(answers),
+        "",
+        max_new_tokens=99,
+    )
+    env.rollout(["a", "b", "c"], seed=7, step=5, numbers=[30, 10, 20])
+    assert script.places == [
+        [Place(7, 5, 30, 0), Place(7, 5, 10, 0), Place(7, 5, 20, 0)],
+        [Place(7, 5, 10, 1), Place(7, 5, 20, 1)],
+    ]
+
+
+class Letters:
+    """A sampler whose turns end at any letter: a tiny model does not know the tags."""
+
+    def __init__(self, sampler):
+        self.sampler = sampler
+
+    def generate(self, contexts, max_new_tokens, stop_strings, places):
+        return self.sampler.generate(contexts, max_new_tokens, list("abcdefghij"), places)
 
 
 def test_what_was_sampled_over_several_turns_is_what_is_scored(model, tokenizer):
     env = TextEnvironment(
-        model, tokenizer, {}, lambda answers: [0.0] * len(answers), "PROMPT", max_turns=3
+        Letters(TorchSampler(model, tokenizer, temperature=3.0)),
+        tokenizer,
+        {},
+        lambda answers: [0.0] * len(answers),
+        "PROMPT",
+        max_turns=3,
+        max_new_tokens=200,
     )
-    # A tiny model does not know the tags: let any letter end its turn, which is then a malformed call.
-    env.sampler = Sampler(model, tokenizer, list("abcdefghij"), temperature=3.0, seed=4)
-    env.max_new_tokens = 200
-    queries, responses, masks, _, histories = env.run(["a", "bcd", "e"])
-    batch = TokenBatch.of(queries, responses)
+    batch = EpisodeBatch.of(env.rollout(["a", "bcd", "e"], seed=4))
+    tokens = TokenBatch.of(batch.sequences, batch.prompt_lengths)
     with torch.no_grad():
-        scored = score(model, batch, temperature=3.0).logprobs
-    placed = batch.place(masks).bool()
-    for row, history in enumerate(histories):
-        sampled = [p for segment in history.segments for p in segment.logprobs]
-        assert len(sampled) == int(placed[row].sum()) == int(masks[row].sum())
+        scored = score(model, tokens, temperature=3.0).logprobs
+    placed = tokens.place(batch.masks).bool()
+    for row, sampled in enumerate(batch.sampled_logprobs):
+        assert len(sampled) == int(placed[row].sum())
         assert (scored[row][placed[row]] - torch.tensor(sampled)).abs().max() < 1e-4
-    assert sum(len(history.segments) > 3 for history in histories) >= 1
+    # A malformed call ends most turns: some episode has all three.
+    assert any(not all(mask) for mask in batch.masks)
 
 
 class Batched(BatchTool):
@@ -225,7 +264,7 @@ def test_the_calls_of_a_turn_reach_a_batch_tool_together(run):
         [call("a"), call("x", "Other"), "no<submit>", call("bad"), call("bcd"), call("q", "None")],
         ["done<submit>"] * 5,
     ]
-    *_, histories, _ = run(turns, tools={"Calc": tool, "Other": lambda text: text * 3})
+    histories, _ = run(turns, tools={"Calc": tool, "Other": lambda text: text * 3})
     assert tool.batches == [["a", "bad", "bcd"]]
     answers = [h.segments[2].text if len(h.segments) > 2 else None for h in histories]
     assert answers == [
@@ -244,7 +283,7 @@ def test_a_batch_tool_that_raises_answers_all_its_calls_with_that(run):
             raise ValueError("out of order")
 
     turns = [[call("a"), call("b"), call("x", "Other")], ["end<submit>"] * 3]
-    *_, histories, _ = run(turns, tools={"Calc": Broken(), "Other": lambda text: text})
+    histories, _ = run(turns, tools={"Calc": Broken(), "Other": lambda text: text})
     assert [h.calls[0].answer for h in histories] == [
         "Tool error: out of order",
         "Tool error: out of order",
@@ -254,7 +293,7 @@ def test_a_batch_tool_that_raises_answers_all_its_calls_with_that(run):
 
 def test_every_call_is_recorded(run):
     turns = [[call("a"), call("bad"), call("longer"), "x<call>", "no<submit>"], ["end<submit>"] * 4]
-    *_, histories, _ = run(turns, tools={"Calc": Batched()}, max_tool_response=4)
+    histories, _ = run(turns, tools={"Calc": Batched()}, max_tool_response=4)
     good, bad, cut, unread, none = [history.calls for history in histories]
     assert good == [CallRecord("Calc", "a", "A", error=False, cut=False, details={"n": 1})]
     assert bad == [
@@ -266,7 +305,7 @@ def test_every_call_is_recorded(run):
 
 
 def test_a_call_whose_answer_has_no_room_is_recorded_too(run):
-    *_, (history,), _ = run([[CALL]], max_length=len("PROMPT?" + CALL) + 3)
+    (history,), _ = run([[CALL]], max_length=len("PROMPT?" + CALL) + 3)
     assert history.end_reason == EndReason.MAX_LENGTH
     assert history.calls[0].answer == "AB"
 

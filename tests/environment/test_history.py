@@ -13,11 +13,9 @@ def history():
 
 
 def test_mask_is_one_on_the_models_tokens(history):
-    query, response, mask = history.split_query_response_tokens()
-    assert query.tolist() == [5, 6]
-    assert response.tolist() == [7, 8, 9, 10, 11, 12]
-    assert mask.tolist() == [1, 1, 1, 0, 1, 1]
-    assert history.token_masks.tolist() == [0, 0, 1, 1, 1, 0, 1, 1]
+    assert history.token_ids == [5, 6, 7, 8, 9, 10, 11, 12]
+    assert history.mask == [False, False, True, True, True, False, True, True]
+    assert history.sampled_logprobs == [-1.0, -2.0, -3.0]
     assert history.text == "Q?call4=4"
 
 

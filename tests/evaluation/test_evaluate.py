@@ -1,7 +1,10 @@
 import pandas as pd
 
-from pipeline.environment import CallRecord, EndReason, TextHistory
-from pipeline.evaluation.evaluate import _row
+from pipeline.environment import CallRecord, EndReason, TaskEnvironment, TextHistory
+from pipeline.environment.environment import EnvironmentSettings
+from pipeline.evaluation.evaluate import EvaluationSettings, _row, evaluate
+from pipeline.models.machine import Machine
+from pipeline.models.sampling import TorchSampler
 from pipeline.tasks import load_task
 
 PROBLEM = {
@@ -48,3 +51,29 @@ def test_a_row_holds_all_of_an_episode(tmp_path):
     assert list(call["hits"]) == hits
     (call,) = table.iloc[1]["calls"]
     assert (call["error"], call["hits"]) == (True, None)
+
+
+def test_what_is_sampled_for_a_problem_is_its_own(policy, tokenizer):
+    """Neither the batch's size, nor the order, nor further problems change it."""
+    task = load_task("arithmetic")
+    problems = task.problems(task.Data(source="builtin", train=1, test=7, seed=0))["test"]
+
+    def answers(problems, batch_size, seed=3):
+        sampler = TorchSampler(policy.pretrained_model, tokenizer)
+        limits = EnvironmentSettings(max_turns=1, max_new_tokens=12, max_tool_response=5)
+        environments = {"sampled": TaskEnvironment(sampler, tokenizer, task, "P", {}, limits)}
+        settings = EvaluationSettings(batch_size=batch_size, seed=seed)
+        machine = Machine(device="cpu", precision="float32")
+        return {
+            row["id"]: row["segments"][0]["text"]
+            for batch in evaluate(environments, problems, settings, machine)
+            for row in batch
+        }
+
+    everything = answers(problems, 7)
+    assert len(set(everything.values())) == 7
+    assert answers(problems[::-1], 2) == everything
+    few = answers(problems[2:4], 1)
+    assert few == {problem["id"]: everything[problem["id"]] for problem in problems[2:4]}
+    assert answers(problems, 7, seed=4).keys() == everything.keys()
+    assert answers(problems, 7, seed=4) != everything

@@ -12,8 +12,8 @@ from pipeline.models.forward import (
     shared_prefix_length,
     vocabulary_head,
 )
-from pipeline.models.scoring import TokenBatch, score
-from tests.tiny import make_model, random_ids
+from pipeline.models.scoring import score
+from tests.tiny import make_model, random_ids, token_batch
 
 
 def test_shared_prefix_leaves_a_token_over():
@@ -116,7 +116,7 @@ def test_loss_and_gradient_equal_those_of_whole_sequences(kind):
     queries = [torch.cat([prefix, random_ids(2, 10 + i)]) for i in range(3)]
     responses = [random_ids(n, 20 + n) for n in (4, 1, 6)]
 
-    score(model, TokenBatch.of(queries, responses)).logprobs.sum().backward()
+    score(model, token_batch(queries, responses)).logprobs.sum().backward()
     shared = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
     for query, response in zip(queries, responses):
@@ -130,7 +130,7 @@ def test_loss_and_gradient_equal_those_of_whole_sequences(kind):
 
 
 def test_only_the_tokens_that_are_asked_for_are_scored(model):
-    batch = TokenBatch.of([random_ids(4, 1)] * 3, [random_ids(n, 20 + n) for n in (4, 1, 6)])
+    batch = token_batch([random_ids(4, 1)] * 3, [random_ids(n, 20 + n) for n in (4, 1, 6)])
     asked = [torch.tensor(x) for x in ([1, 0, 0, 1], [0], [0, 1, 1, 0, 0, 1])]
     mask = batch.place(asked).bool()
     every = score(model, batch)

@@ -13,7 +13,7 @@ def test_the_committed_arms_can_be_loaded():
 
 def test_an_arm_changes_params():
     params = load_arm("slow", {"ppo.learning_rate": 1e-6, "gsm8k.train.steps": 9})
-    assert params.algorithm_of("arithmetic")[1].learning_rate == 1e-6
+    assert params.algorithm_of("arithmetic").config.learning_rate == 1e-6
     assert params.task("gsm8k").train.steps == 9
 
 

@@ -11,7 +11,7 @@ def play(model, steps):
     best = BestPolicy(model)
     for step, rewards in enumerate(steps, 1):
         model.bias.data.fill_(step)
-        best.played(step, rewards)
+        best.rolled_out(step, rewards)
     model.bias.data.fill_(99)
     return best
 

@@ -1,18 +1,18 @@
 import pytest
 import torch
-from trl import GRPOTrainer
 
-from pipeline import training
 from pipeline.algorithms import load_algorithm
-from pipeline.algorithms.ppo import PPOTrainer
-from pipeline.environment.environment import EnvironmentSettings
+from pipeline.environment.environment import EnvironmentSettings, TaskEnvironment
 from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead
+from pipeline.models.sampling import TorchSampler
 from pipeline.tasks import load_task
 from pipeline.tasks.arithmetic import Arithmetic
-from pipeline.training.run import TrainSettings, learning_rate_factor
+from pipeline.training.run import train as train_policy
+from pipeline.training.settings import TrainSettings, learning_rate_factor
 from pipeline.training.stability import Unstable
+from pipeline.training.trainer import PolicyTrainer
 from tests.tiny import make_model
 
 
@@ -49,17 +49,20 @@ def train(policy, tokenizer, problems, name="ppo", config=None, **options):
     task = load_task("arithmetic")
     tools = task.tools(None, {})
     prompt, _ = task.demonstrate(problems, tools, 0)
-    training.train(
-        policy,
+    env = TaskEnvironment(
+        TorchSampler(policy.pretrained_model, tokenizer),
         tokenizer,
         task,
         prompt,
         tools,
-        problems,
         EnvironmentSettings(max_turns=2, max_new_tokens=5, max_tool_response=5),
+    )
+    train_policy(
+        policy,
+        env,
+        problems,
         settings(**options),
-        algorithm,
-        config or algorithm.Config(),
+        algorithm(config or algorithm.Config()),
         Machine(device="cpu", precision="float32"),
         seed=1,
         on_step=curve.append,
@@ -73,15 +76,17 @@ def problems():
     return task.problems(task.Data(source="builtin", train=7, test=1, seed=0))["train"]
 
 
-def test_the_trainer_gets_the_episodes_that_were_played(policy, tokenizer, problems, monkeypatch):
-    calls = []
-    genuine = PPOTrainer.step
+def test_the_trainer_gets_the_episodes_that_were_rolled_out(
+    policy, tokenizer, problems, monkeypatch
+):
+    batches = []
+    genuine = PolicyTrainer.step
 
-    def step(self, *arguments):
-        calls.append(arguments)
-        return genuine(self, *arguments)
+    def step(self, episodes):
+        batches.append(episodes)
+        return genuine(self, episodes)
 
-    monkeypatch.setattr(PPOTrainer, "step", step)
+    monkeypatch.setattr(PolicyTrainer, "step", step)
     task = load_task("arithmetic")
     stats = train(policy, tokenizer, problems)
     assert [s["episodes"] for s in stats] == [3, 6, 9, 12, 15, 18]
@@ -89,14 +94,17 @@ def test_the_trainer_gets_the_episodes_that_were_played(policy, tokenizer, probl
     # float32 on both sides: what is left is the order of additions.
     assert all(0 < s["objective/sampler_gap_max"] < 1e-4 for s in stats)
     prompt, _ = task.demonstrate(problems, task.tools(None, {}), 0)
-    asked = [tokenizer.decode(query)[len(prompt) :] for call in calls for query in call[0]]
+    asked = [
+        tokenizer.decode(sequence[:length])[len(prompt) :]
+        for batch in batches
+        for sequence, length in zip(batch.sequences, batch.prompt_lengths)
+    ]
     # Every problem once before one comes again.
-    assert set(asked[:7]) == {task.query(p) for p in problems}
-    for _, responses, scores, masks, truncated, sampled_logprobs in calls:
-        assert all(torch.equal(m, torch.ones_like(r)) for m, r in zip(masks, responses))
-        assert scores == [0.0] * 3
-        assert truncated == [len(response) == 5 for response in responses]
-        assert [len(each) for each in sampled_logprobs] == [len(each) for each in responses]
+    assert set(asked[:7]) == set(asked[7:14]) == {task.query(p) for p in problems}
+    for batch in batches:
+        assert all(all(mask) for mask in batch.masks)
+        assert batch.rewards == [0.0] * 3
+        assert batch.truncated == [len(mask) == 5 for mask in batch.masks]
 
 
 @pytest.mark.parametrize(("broken_step", "kept"), [(5, 5), (2, 0)])
@@ -105,14 +113,14 @@ def test_a_training_that_breaks_stops_and_leaves_the_best_policy(
 ):
     """`keep: last` keeps the best, too, once the training has broken."""
     played = []
-    genuine = PPOTrainer.step
+    genuine = PolicyTrainer.step
 
-    def step(self, *arguments):
-        played.append({name: x.clone() for name, x in self.model.state_dict().items()})
-        stats = genuine(self, *arguments)
+    def step(self, episodes):
+        played.append({name: x.clone() for name, x in self.policy.state_dict().items()})
+        stats = genuine(self, episodes)
         return stats | ({"ppo/loss/total": float("nan")} if len(played) == broken_step else {})
 
-    monkeypatch.setattr(PPOTrainer, "step", step)
+    monkeypatch.setattr(PolicyTrainer, "step", step)
     with pytest.raises(Unstable, match=f"step {broken_step}: ppo/loss/total not a finite") as stop:
         train(policy, tokenizer, problems, keep="last")
     assert len(played) == broken_step
@@ -124,84 +132,60 @@ def test_a_training_that_breaks_stops_and_leaves_the_best_policy(
 
 
 def test_an_algorithm_that_is_not_there_is_named():
-    with pytest.raises(PipelineError, match="no algorithm 'dpo'; there is grpo, ppo"):
+    with pytest.raises(PipelineError, match="no algorithm 'dpo'; there is grpo, ppo, rloo"):
         load_algorithm("dpo")
 
 
-def test_grpo_trains_on_the_environments_episodes(policy, tokenizer, problems, monkeypatch):
-    """TRL's trainer gets our tokens, masks and rewards, and the policy learns from them."""
-    before = {name: x.clone() for name, x in policy.state_dict().items()}
-    losses = []
-    genuine = GRPOTrainer._compute_loss
+def test_a_training_does_not_depend_on_what_was_drawn_before(tokenizer, problems):
+    """Neither torch's nor numpy's nor Python's generators have a part in it."""
+    curves = []
+    for _ in range(2):
+        curves.append(train(CausalLMWithValueHead(make_model()), tokenizer, problems, steps=3))
+        torch.rand(7)
+    assert curves[0] == curves[1]
 
-    def compute_loss(self, model, inputs):
-        losses.append(inputs)
-        # What it works with, prompts shared, is what TRL computes row by row.
-        tokens, mask = (
-            torch.cat([inputs[f"prompt_{kind}"], inputs[f"completion_{kind}"]], dim=1)
-            for kind in ("ids", "mask")
-        )
-        width = inputs["completion_ids"].shape[1]
-        score = "_get_per_token_logps_and_entropies"
-        arguments = (model, tokens, mask, width)
-        ours = getattr(self, score)(*arguments, compute_entropy=True)
-        theirs = getattr(GRPOTrainer, score)(self, *arguments, compute_entropy=True)
-        written = inputs["completion_mask"].bool()
-        for mine, other in zip(ours[:2], theirs[:2]):
-            torch.testing.assert_close(mine[written], other[written], rtol=1e-4, atol=1e-5)
-        return genuine(self, model, inputs)
 
-    monkeypatch.setattr(GRPOTrainer, "_compute_loss", compute_loss)
+@pytest.mark.parametrize("name", ["grpo", "rloo"])
+def test_groups_stand_side_by_side(policy, tokenizer, problems, monkeypatch, name):
+    """Two problems of the same text are two, and a step's problems are in as many episodes each."""
+    twins = [problems[0], {**problems[0], "id": "7*6", "answer": "42"}, *problems[1:3]]
+    asked = []
+    genuine = TaskEnvironment.rollout_problems
+
+    def rollout_problems(self, chosen, seed, step):
+        asked.append([problem["id"] for problem in chosen])
+        return genuine(self, chosen, seed, step)
+
+    monkeypatch.setattr(TaskEnvironment, "rollout_problems", rollout_problems)
+    monkeypatch.setattr(Arithmetic, "query", lambda self, problem: "the same?")
+    config = load_algorithm(name).Config(mini_batch_size=4, num_generations=2)
+    train(policy, tokenizer, twins, name, config, steps=3, episodes_per_step=8)
+    for ids in asked:
+        assert ids[::2] == ids[1::2]
+        assert sorted(ids[::2]) == sorted(problem["id"] for problem in twins)
+
+
+@pytest.mark.parametrize("name", ["grpo", "rloo"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_algorithms_without_a_value_head_learn_and_leave_it_alone(
+    tokenizer, problems, monkeypatch, name, kind
+):
+    policy = CausalLMWithValueHead(make_model(kind))
+    before = {key: x.clone() for key, x in policy.state_dict().items()}
     monkeypatch.setattr(Arithmetic, "reward", lambda self, text, problem: float(len(text) % 2))
-    config = load_algorithm("grpo").Config(mini_batch_size=4, num_generations=2, learning_rate=1e-3)
-    curve = train(policy, tokenizer, problems, "grpo", config, steps=3, episodes_per_step=8)
-    assert [stats["episodes"] for stats in curve] == [8, 16, 24]
-    assert curve[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
+    config = load_algorithm(name).Config(mini_batch_size=4, num_generations=2, learning_rate=1e-3)
+    curve = train(policy, tokenizer, problems, name, config, steps=3, episodes_per_step=8)
+    assert curve[0]["objective/kl"] == pytest.approx(0, abs=1e-4)  # no dropout
     assert abs(curve[-1]["objective/kl"]) > 1e-3
-    assert [stats["grpo/reward"] for stats in curve] == [
-        stats["env/reward_mean"] for stats in curve
-    ]
-    assert [len(inputs["completion_ids"]) for inputs in losses] == [4] * 6
-    for step in (losses[0:2], losses[2:4], losses[4:6]):
-        groups = {}
-        for inputs in step:
-            # All of these episodes' tokens are the model's, and only those count.
-            assert torch.equal(inputs["tool_mask"] * inputs["completion_mask"], inputs["tool_mask"])
-            for prompt, advantage in zip(inputs["prompt_ids"].tolist(), inputs["advantages"]):
-                groups.setdefault(tuple(prompt), []).append(advantage.item())
-        # Two episodes of each problem, compared with each other.
-        assert [len(group) for group in groups.values()] == [2] * 4
-        assert all(abs(sum(group)) < 1e-4 for group in groups.values())
-    moved = {name for name, x in policy.state_dict().items() if not torch.equal(x, before[name])}
-    assert any(".mlp." in name for name in moved)
-    assert not any("v_head" in name for name in moved)
+    assert [s[f"{name}/mean_scores"] for s in curve] == [s["env/reward_mean"] for s in curve]
+    moved = {key for key, x in policy.state_dict().items() if not torch.equal(x, before[key])}
+    assert any(".mlp." in key for key in moved)
+    assert not any("v_head" in key for key in moved)
 
 
-def test_grpo_trains_without_dropout(tokenizer, problems):
-    """With it the KL from the policy itself would be -1 where the training begins."""
-    policy = CausalLMWithValueHead(make_model("gpt2"))
-    config = load_algorithm("grpo").Config(mini_batch_size=4, num_generations=2)
-    curve = train(policy, tokenizer, problems, "grpo", config, steps=3, episodes_per_step=8)
-    assert curve[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
-
-
-def test_grpo_needs_whole_groups(policy, tokenizer, problems):
-    config = load_algorithm("grpo").Config(mini_batch_size=4, num_generations=3)
-    with pytest.raises(PipelineError, match="must be a multiple of mini_batch_size"):
+def test_groups_are_whole(policy, tokenizer, problems):
+    config = load_algorithm("grpo").Config(num_generations=3)
+    with pytest.raises(
+        PipelineError, match=r"episodes_per_step \(8\) must be a multiple of num_gen"
+    ):
         train(policy, tokenizer, problems, "grpo", config, episodes_per_step=8)
-
-
-def test_grpo_needs_as_many_problems_as_a_step_plays(policy, tokenizer, problems):
-    config = load_algorithm("grpo").Config(mini_batch_size=4, num_generations=2)
-    with pytest.raises(PipelineError, match=r"a step plays 4 problems, 2 times each; .* has 3"):
-        train(policy, tokenizer, problems[:3], "grpo", config, episodes_per_step=8)
-
-
-def test_grpos_reference_is_the_policy_at_the_start(policy, tokenizer, problems, monkeypatch):
-    config = load_algorithm("grpo").Config(
-        mini_batch_size=8, num_generations=2, learning_rate=1e-3, beta=1.0
-    )
-    monkeypatch.setattr(Arithmetic, "reward", lambda self, text, problem: float(len(text) % 2))
-    curve = train(policy, tokenizer, problems, "grpo", config, episodes_per_step=8)
-    assert curve[0]["grpo/kl"] == pytest.approx(0, abs=1e-6)
-    assert curve[-1]["grpo/kl"] > 1e-4

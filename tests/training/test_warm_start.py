@@ -4,8 +4,10 @@ import torch
 from pipeline.environment import TextEnvironment
 from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
+from pipeline.models.sampling import TorchSampler
 from pipeline.tasks import Demonstration
-from pipeline.training.warm_start import WarmStartSettings, _tokenized, warm_start
+from pipeline.training.settings import WarmStartSettings
+from pipeline.training.warm_start import _tokenized, warm_start
 
 MACHINE = Machine(device="cpu", precision="float32")
 PROMPT = "Do as shown.\n"
@@ -56,18 +58,18 @@ def test_the_model_learns_to_call_and_sees_the_tokens_it_learned_from(policy, to
     losses = run(policy, tokenizer)
     assert losses[-1] < losses[0] / 10
     env = TextEnvironment(
-        policy,
+        TorchSampler(policy.pretrained_model, tokenizer, do_sample=False),
         tokenizer,
         {"T": lambda text: f"{text}>"},
         lambda texts: [0.0] * len(texts),
         PROMPT,
-        generation_kwargs={"do_sample": False},
     )
-    _, responses, masks, _, histories = env.run([d.query for d in DEMONSTRATIONS])
-    assert [h.segments[1].text for h in histories] == [d.segments[0][1] for d in DEMONSTRATIONS]
-    for response, mask, demonstration in zip(responses, masks, DEMONSTRATIONS):
-        _, learned, own = _tokenized(tokenizer, PROMPT, demonstration)
-        assert response[mask == 0].tolist() == learned[own == 0].tolist()
+    episodes = env.rollout([d.query for d in DEMONSTRATIONS], seed=0)
+    assert [e.segments[1].text for e in episodes] == [d.segments[0][1] for d in DEMONSTRATIONS]
+    for episode, demonstration in zip(episodes, DEMONSTRATIONS):
+        tokens, start, mask = _tokenized(tokenizer, PROMPT, demonstration)
+        tools = [token for token, models in zip(tokens[start:], mask) if not models]
+        assert list(episode.segments[2].tokens) == tools
 
 
 @pytest.mark.parametrize(
@@ -100,8 +102,8 @@ def test_the_same_seed_gives_the_same_losses(tokenizer):
 def test_tokens_are_those_of_an_episode(policy, tokenizer):
     """Segments are tokenized one by one, as the environment does, not as one text."""
     demonstration = Demonstration("q<", (("model", "call>"), ("tool", "x>"), ("model", "<y")))
-    query, response, mask = _tokenized(tokenizer, "p", demonstration)
-    assert tokenizer.decode(query) == "pq<"
+    tokens, start, mask = _tokenized(tokenizer, "p", demonstration)
+    assert tokenizer.decode(tokens[:start]) == "pq<"
     parts = [tokenizer(text).input_ids for text in ("call>", "x>", "<y")]
-    assert response.tolist() == [token for part in parts for token in part]
-    assert mask.tolist() == [1] * len(parts[0]) + [0] * len(parts[1]) + [1] * len(parts[2])
+    assert tokens[start:] == [token for part in parts for token in part]
+    assert mask == [True] * len(parts[0]) + [False] * len(parts[1]) + [True] * len(parts[2])

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from pipeline.algorithms.ppo.loss import masked_mean, masked_var, policy_loss, value_loss, whiten
+from pipeline.algorithms.ppo.value_loss import value_loss
+from pipeline.training.loss import masked_mean, masked_var, policy_loss, whiten
 
 MASK = torch.tensor([[True, False, True], [True, True, False]])
 

@@ -7,10 +7,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pipeline.algorithms.ppo import PPOConfig, PPOTrainer
-from pipeline.algorithms.ppo import trainer as trainer_module
+from pipeline.algorithms.ppo import PPO, PPOConfig, advantages
 from pipeline.models.policy import CausalLMWithValueHead
+from pipeline.training import loss
+from pipeline.training.trainer import PolicyTrainer
+from pipeline.trl import batch_of
 from tests.oracle.write_inputs import CASES
+from tests.tiny import token_batch
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -41,7 +44,10 @@ def compared(request):
     policy = CausalLMWithValueHead(model(settings["llama"], weights, "policy"))
     policy.v_head.load_state_dict({name: weights[f"v_head.{name}"] for name in ("weight", "bias")})
     reference = model(settings["llama"], weights, "reference")
-    config = PPOConfig(**settings["ppo"], mini_batch_size=size, gae=gae, target_kl_update=100)
+    updates = {
+        ("epochs" if name == "ppo_epochs" else name): x for name, x in settings["ppo"].items()
+    }
+    config = PPOConfig(**updates, mini_batch_size=size, gae=gae, target_kl_update=100)
     optimizer = torch.optim.SGD(policy.parameters(), lr=config.learning_rate)
     ours = {}
 
@@ -51,7 +57,7 @@ def compared(request):
 
     optimizer.register_step_pre_hook(first_gradient)
     width = max(len(response) for response in responses)
-    batch = trainer_module.TokenBatch.of(queries, responses)
+    batch = token_batch(queries, responses)
 
     def keep(name, x):
         """As TRL's outputs: a response's tokens from the left. Our columns are of all rows alike."""
@@ -70,12 +76,12 @@ def compared(request):
             lambda _, result: keep("returns", result[1]),
         )
         spy(patch, "whiten", lambda arguments, result: keep("advantages", result))
-        trainer = PPOTrainer(config, policy, reference, optimizer)
+        trainer = PolicyTrainer(PPO(config), policy, reference, optimizer)
         old, referred = trainer._score_in_parts(batch, batch.place(masks).bool())
         keep("logprobs", old.logprobs)
         keep("ref_logprobs", referred.logprobs)
         keep("values", old.values)
-        stats = trainer.step(queries, responses, episodes["scores"].tolist(), masks)
+        stats = trainer.step(batch_of(queries, responses, episodes["scores"].tolist(), masks))
     ours |= {f"stats.{name}": torch.tensor([value]) for name, value in stats.items()}
     ours |= {f"after.{name}": parameter.detach() for name, parameter in names(policy)}
     counts = torch.zeros(size, width, dtype=torch.bool)
@@ -100,14 +106,15 @@ def names(policy):
 
 
 def spy(patch, name, look):
-    genuine = getattr(trainer_module, name)
+    module = loss if name == "whiten" else advantages
+    genuine = getattr(module, name)
 
     def spied(*arguments, **options):
         result = genuine(*arguments, **options)
         look(arguments, result)
         return result
 
-    patch.setattr(trainer_module, name, spied)
+    patch.setattr(module, name, spied)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The clipped objectives of PPO, as means over the model's tokens.
+"""The clipped policy loss, and means over the model's tokens.
 
 All tensors have shape (B, T); `mask` is true on the tokens that count. What stands elsewhere, NaN
 included, changes neither a loss nor its gradient.
@@ -35,7 +35,8 @@ def whiten(x: torch.Tensor, mask: torch.Tensor, shift: bool = True) -> torch.Ten
 class PolicyLoss:
     """The policy's loss and what it says of the step from the old policy to the new."""
 
-    loss: torch.Tensor
+    per_token: torch.Tensor  # (B, T), 0 outside the mask
+    loss: torch.Tensor  # their mean over the mask
     clipfrac: torch.Tensor  # share of tokens whose clipped term is the one that counts
     approxkl: torch.Tensor  # half the mean squared log-ratio
     policykl: torch.Tensor  # mean of old minus new log-probability
@@ -55,28 +56,12 @@ def policy_loss(
     advantages = torch.where(mask, advantages, 0.0)
     unclipped = -advantages * ratio
     clipped = -advantages * ratio.clamp(1 - cliprange, 1 + cliprange)
+    per_token = torch.where(mask, torch.maximum(unclipped, clipped), 0.0)
     return PolicyLoss(
-        loss=masked_mean(torch.maximum(unclipped, clipped), mask),
+        per_token=per_token,
+        loss=masked_mean(per_token, mask),
         clipfrac=masked_mean((clipped > unclipped).float(), mask).detach(),
         approxkl=masked_mean(log_ratio**2 / 2, mask).detach(),
         policykl=masked_mean(-log_ratio, mask).detach(),
         mean_ratio=masked_mean(ratio, mask).detach(),
     )
-
-
-def value_loss(
-    values: torch.Tensor,
-    old_values: torch.Tensor,
-    returns: torch.Tensor,
-    mask: torch.Tensor,
-    cliprange: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Half the squared error, the larger of clipped and unclipped, and the share that was clipped.
-
-    The prediction may move by at most `cliprange` from the old one, as in the PPO authors' code.
-    """
-    values, old_values, returns = (torch.where(mask, x, 0.0) for x in (values, old_values, returns))
-    clipped_values = old_values + (values - old_values).clamp(-cliprange, cliprange)
-    unclipped, clipped = (values - returns) ** 2, (clipped_values - returns) ** 2
-    loss = masked_mean(torch.maximum(unclipped, clipped), mask) / 2
-    return loss, masked_mean((clipped > unclipped).float(), mask).detach()

@@ -1,4 +1,4 @@
-"""The trainer as a whole, on a tiny model."""
+"""The trainer with PPO as its algorithm, on a tiny model."""
 
 import copy
 import math
@@ -7,9 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.algorithms.ppo import PPOConfig, PPOTrainer
-from pipeline.algorithms.ppo import trainer as trainer_module
-from pipeline.algorithms.ppo.trainer import KLController
+from pipeline.algorithms.ppo import PPO, KLController, PPOConfig
+from pipeline.environment import EpisodeBatch
+from pipeline.models.scoring import TokenBatch
+from pipeline.training import trainer as trainer_module
+from pipeline.training.trainer import PolicyTrainer
+from pipeline.trl import batch_of
 from tests.tiny import make_model, random_ids
 
 PROMPT = random_ids(10, 0)
@@ -25,11 +28,16 @@ def batch(tool_lengths=(3, 0, 6, 2)):
     return queries, responses, [float(i % 2 == 0) for i in range(len(tool_lengths))], masks
 
 
+def trainer_of(config, policy, *arguments, **options):
+    return PolicyTrainer(PPO(config), policy, *arguments, **options)
+
+
 def step(policy, *arguments, config=None, **options):
     """The statistics of one step and how far each parameter moved."""
     before = copy.deepcopy(policy.state_dict())
     config = config or PPOConfig(learning_rate=1e-3, mini_batch_size=4)
-    stats = PPOTrainer(config, policy).step(*arguments, **options)
+    episodes = replace(batch_of(*arguments), **options)
+    stats = trainer_of(config, policy).step(episodes)
     return stats, {name: x - before[name] for name, x in policy.state_dict().items()}
 
 
@@ -58,18 +66,19 @@ def test_statistics_have_trls_names(policy):
 
 
 def test_wins_become_likelier_and_losses_less(policy):
-    queries, responses, scores, masks = batch()
-    trainer = PPOTrainer(PPOConfig(learning_rate=1e-3, init_kl_coef=0.0), policy)
+    *_, masks = batch()
+    episodes = batch_of(*batch())
+    trainer = trainer_of(PPOConfig(learning_rate=1e-3, init_kl_coef=0.0), policy)
 
     @torch.no_grad()
     def logprob_of_model_tokens():
-        played = trainer_module.TokenBatch.of(queries, responses)
-        scored, _ = trainer._score_in_parts(played, played.place(masks).bool())
+        tokens = TokenBatch.of(episodes.sequences, episodes.prompt_lengths)
+        scored, _ = trainer._score_in_parts(tokens, tokens.place(masks).bool())
         return scored.logprobs.sum(1)
 
     before = logprob_of_model_tokens()
     for _ in range(5):
-        trainer.step(queries, responses, scores, masks)
+        trainer.step(episodes)
     change = logprob_of_model_tokens() - before
     assert (change[[0, 2]].mean() > change[[1, 3]].mean()).item()
 
@@ -126,16 +135,13 @@ def test_an_episode_without_model_tokens_contributes_nothing(policy):
 
 @pytest.mark.parametrize("length", [0, 3])
 def test_a_batch_without_model_tokens_moves_nothing(policy, length):
-    trainer = PPOTrainer(PPOConfig(learning_rate=1e-3, value_head_learning_rate=1e-3), policy)
-    trainer.step(*batch())  # gives the optimizer some momentum
+    trainer = trainer_of(PPOConfig(learning_rate=1e-3, value_head_learning_rate=1e-3), policy)
+    trainer.step(batch_of(*batch()))  # gives the optimizer some momentum
     before = copy.deepcopy(policy.state_dict())
-    stats = trainer.step(
-        [PROMPT, PROMPT],
-        [random_ids(length, 1)] * 2,
-        [1.0, 0.0],
-        [torch.zeros(length)] * 2,
-        sampled_logprobs=[torch.zeros(0)] * 2,
+    episodes = batch_of(
+        [PROMPT, PROMPT], [random_ids(length, 1)] * 2, [1.0, 0.0], [torch.zeros(length)] * 2
     )
+    stats = trainer.step(replace(episodes, sampled_logprobs=[[], []]))
     assert all(torch.equal(x, before[name]) for name, x in policy.state_dict().items())
     assert stats["ppo/skipped_minibatches"] == 1
 
@@ -165,10 +171,10 @@ def test_minibatches_with_a_wild_ratio_are_skipped(policy):
 @pytest.mark.parametrize("broken", [1, 2])
 def test_a_minibatch_without_a_finite_gradient_is_skipped(policy, broken):
     """If that is all of them, the statistics say so, and the training is stopped."""
-    trainer = PPOTrainer(PPOConfig(learning_rate=1e-3, mini_batch_size=2), policy)
+    trainer = trainer_of(PPOConfig(learning_rate=1e-3, mini_batch_size=2), policy)
     left = iter([float("nan")] * broken + [1.0] * 2)
     policy.v_head.bias.register_hook(lambda gradient: gradient * next(left))
-    stats = trainer.step(*batch())
+    stats = trainer.step(batch_of(*batch()))
     assert stats["ppo/skipped_minibatches"] == broken
     assert math.isfinite(stats["ppo/grad_norm"]) == (broken == 1)
     assert all(parameter.isfinite().all() for parameter in policy.parameters())
@@ -176,41 +182,42 @@ def test_a_minibatch_without_a_finite_gradient_is_skipped(policy, broken):
 
 def test_epochs_end_early_beyond_the_target_kl(policy):
     def count(target):
-        config = PPOConfig(
-            learning_rate=3e-2, mini_batch_size=4, ppo_epochs=6, target_kl_update=target
-        )
-        trainer = PPOTrainer(config, copy.deepcopy(policy))
+        config = PPOConfig(learning_rate=3e-2, mini_batch_size=4, epochs=6, target_kl_update=target)
+        trainer = trainer_of(config, copy.deepcopy(policy))
         updates = []
         trainer.optimizer.register_step_post_hook(lambda *_: updates.append(1))
-        trainer.step(*batch())
+        trainer.step(batch_of(*batch()))
         return len(updates)
 
     assert count(1e6) == 6
     assert count(1e-6) < 6
 
 
-def test_lengths_that_do_not_fit_are_named(policy):
+def test_lengths_that_do_not_fit_are_named():
+    good = batch_of(*batch())
+    with pytest.raises(ValueError, match="4 sequences, 4 prompt_lengths, 4 masks, 3 rewards"):
+        replace(good, rewards=[1.0] * 3)
+    with pytest.raises(ValueError, match="episode 0: the mask has 2 entries for 10 tokens"):
+        replace(good, masks=[[True] * 2, *good.masks[1:]])
+    with pytest.raises(ValueError, match="1 truncated"):
+        replace(good, truncated=[True])
+    with pytest.raises(ValueError, match="episode 1: 1 sampled log-probabilities for 7 tokens"):
+        replace(good, sampled_logprobs=[[0.0] * n for n in (7, 1, 7, 7)])
+    with pytest.raises(ValueError, match="episode 2: a prompt has at least one token"):
+        replace(good, prompt_lengths=[12, 12, 0, 12])
+    with pytest.raises(ValueError, match="4 episodes are no whole groups of 3"):
+        replace(good, group_size=3)
+    with pytest.raises(ValueError, match="at least one episode"):
+        EpisodeBatch([], [], [], [], [])
     queries, responses, scores, masks = batch()
-    trainer = PPOTrainer(PPOConfig(), policy)
     with pytest.raises(ValueError, match="4, 4, 3, 4"):
-        trainer.step(queries, responses, scores[:-1], masks)
-    with pytest.raises(ValueError, match=r"response_masks\[0\] has 2"):
-        trainer.step(queries, responses, scores, [torch.ones(2), *masks[1:]])
-    with pytest.raises(ValueError, match="truncated has 1"):
-        trainer.step(queries, responses, scores, masks, truncated=[True])
-    sampled = [torch.zeros(7), torch.zeros(1), torch.zeros(7), torch.zeros(7)]
-    with pytest.raises(ValueError, match=r"\[7, 1, 7, 7\] numbers for .* \[7, 7, 7, 7\] model"):
-        trainer.step(queries, responses, scores, masks, sampled_logprobs=sampled)
-    with pytest.raises(ValueError, match=r"queries\[0\] is empty"):
-        trainer.step([queries[0][:0], *queries[1:]], responses, scores, masks)
-    with pytest.raises(ValueError, match="at least 1"):
-        trainer.step([], [], [], [])
+        batch_of(queries, responses, scores[:-1], masks)
 
 
 def test_the_reference_stays_what_the_policy_was(policy):
-    trainer = PPOTrainer(PPOConfig(learning_rate=1e-2), policy)
-    first = trainer.step(*batch())
-    second = trainer.step(*batch())
+    trainer = trainer_of(PPOConfig(learning_rate=1e-2), policy)
+    first = trainer.step(batch_of(*batch()))
+    second = trainer.step(batch_of(*batch()))
     assert first["objective/kl"] == pytest.approx(0, abs=1e-5)
     assert abs(second["objective/kl"]) > 1e-3
     assert first["objective/ref_logprobs"] == pytest.approx(second["objective/ref_logprobs"])
@@ -261,9 +268,9 @@ def test_entropy_bonus_raises_entropy(policy):
         config = PPOConfig(
             learning_rate=1e-3, entropy_coef=coefficient, mini_batch_size=4, init_kl_coef=0.0
         )
-        trainer = PPOTrainer(config, copy.deepcopy(policy))
+        trainer = trainer_of(config, copy.deepcopy(policy))
         for _ in range(3):
-            stats = trainer.step(*batch())
+            stats = trainer.step(batch_of(*batch()))
         return stats["ppo/policy/entropy"]
 
     assert entropy_after(1.0) > entropy_after(0.0) + 0.01
@@ -311,8 +318,8 @@ def test_rewards_advantages_and_returns_by_hand(policy, bootstrap):
         advantages, returns, kls = by_hand(
             policy, reference, config, 0.8, cut if bootstrap else [False] * 4
         )
-    trainer = PPOTrainer(config, policy, reference, temperature=0.8)
-    stats = trainer.step(*batch(), truncated=cut)
+    trainer = trainer_of(config, policy, reference, temperature=0.8)
+    stats = trainer.step(replace(batch_of(*batch()), truncated=cut))
     mean = sum(returns) / len(returns)
     assert stats["objective/kl"] == pytest.approx(sum(kls) / 4, rel=1e-4)
     assert stats["ppo/policy/advantages_mean"] == pytest.approx(
@@ -334,9 +341,9 @@ def test_walking_is_another_estimator(policy):
 
 def test_schedule_and_kl_controller_move_once_a_step(policy):
     config = PPOConfig(adap_kl_ctrl=True, init_kl_coef=0.05, horizon=100.0)
-    trainer = PPOTrainer(config, policy)
+    trainer = trainer_of(config, policy)
     trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, lambda i: 0.5**i)
-    stats = [trainer.step(*batch()) for _ in range(2)]
+    stats = [trainer.step(batch_of(*batch())) for _ in range(2)]
     assert [s["ppo/learning_rate"] for s in stats] == [2e-5, 1e-5]
     # KL is about 0, far below the target: the error is clipped at -.2.
     assert stats[1]["objective/kl_coef"] == pytest.approx(0.05 * (1 - 0.2 * 4 / 100))
@@ -344,11 +351,29 @@ def test_schedule_and_kl_controller_move_once_a_step(policy):
 
 def test_gradients_are_clipped(policy):
     config = PPOConfig(max_grad_norm=1e-3, mini_batch_size=4)
-    trainer = PPOTrainer(config, policy)
+    trainer = trainer_of(config, policy)
     norms = []
     trainer.optimizer.register_step_pre_hook(
         lambda *_: norms.append(sum(float((p.grad**2).sum()) for p in policy.parameters()) ** 0.5)
     )
-    stats = trainer.step(*batch())
+    stats = trainer.step(batch_of(*batch()))
     assert stats["ppo/grad_norm"] > 1e-3
     assert norms == [pytest.approx(1e-3, rel=1e-2)]
+
+
+def test_a_step_depends_on_its_number_not_on_the_steps_before(policy):
+    """A trainer that goes on from the second step does what one does that did the first."""
+    config = PPOConfig(learning_rate=1e-3, mini_batch_size=1, epochs=2)
+    reference = copy.deepcopy(policy.pretrained_model)
+    first = trainer_of(config, policy, reference, seed=5)
+    first.step(batch_of(*batch()))
+    later = trainer_of(config, copy.deepcopy(policy), reference, seed=5)
+    later.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
+    later.steps = 1
+    other = trainer_of(config, copy.deepcopy(policy), reference, seed=5)
+    other.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
+    stats = first.step(batch_of(*batch()))
+    assert later.step(batch_of(*batch())) == stats
+    assert other.step(batch_of(*batch())) != stats  # the minibatches of step 0
+    for name, x in first.policy.state_dict().items():
+        assert torch.equal(x, later.policy.state_dict()[name])

@@ -1,0 +1,97 @@
+"""What an algorithm is: a way to give a batch's tokens credit for the rewards, on one shared trainer.
+
+A new algorithm is a module in `pipeline/algorithms/` with a subclass of `Algorithm` called `ALGORITHM`, its
+name in the list there, and a section of that name in params.yaml. The parameters are read without torch,
+so a module imports it in its functions, or in modules that these import.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pipeline.training.settings import GroupConfig, UpdateConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.models.scoring import Scores
+    from pipeline.training.loss import PolicyLoss
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """B episodes in T columns, one token each, and what policy and reference say of them.
+
+    Episodes of the same problem stand side by side, `Algorithm.group_size` of each.
+    Numbers outside the mask mean nothing, and may be NaN.
+    """
+
+    rewards: torch.Tensor  # (B,)
+    truncated: torch.Tensor  # (B,): whether a length limit cut the episode off
+    mask: torch.Tensor  # (B, T): the tokens that count
+    kl: torch.Tensor  # (B, T): policy minus reference log-probability, nats; 0 outside the mask
+    values: torch.Tensor  # (B, T): the value head's, of the state before each token
+    end_values: torch.Tensor  # (B,): of the state after each episode's last token
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What an algorithm makes of a batch; all (B, T), for the tokens of the mask."""
+
+    advantages: torch.Tensor
+    returns: torch.Tensor | None = None  # what the value head learns, where there is one
+    values: torch.Tensor | None = None  # what it predicted
+    statistics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """The part of a batch that an update learns from: b rows, t columns."""
+
+    old_logprobs: torch.Tensor
+    reference_logprobs: torch.Tensor
+    mask: torch.Tensor
+    returns: torch.Tensor | None
+    values: torch.Tensor | None
+    mean_tokens: float  # how many tokens that count the step's minibatches have on average
+
+
+class Algorithm(ABC):
+    """Gives credit, and may add to the loss."""
+
+    name: ClassVar[str]
+    """The module's; in front of its statistics."""
+
+    Config: ClassVar[type[UpdateConfig]]
+    """Its section of params.yaml."""
+
+    entropy_gradient: bool = False
+    """Whether the loss needs the gradient of the entropy."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @property
+    def group_size(self) -> int:
+        """How many episodes of each problem a step has."""
+        return self.config.num_generations if isinstance(self.config, GroupConfig) else 1
+
+    @abstractmethod
+    def credit(self, batch: ScoredBatch) -> Credit:
+        """Each token's advantage."""
+
+    def loss(
+        self, policy: PolicyLoss, new: Scores, part: Minibatch
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of a minibatch and further statistics; the clipped policy loss if not overridden."""
+        return policy.loss, {}
+
+    def parameter_groups(self, policy: Any) -> list[dict[str, Any]]:
+        """What the optimizer improves."""
+        return [{"params": policy.pretrained_model.parameters()}]
+
+    def end_step(self, kl: float, episodes: int) -> None:  # noqa: B027 (few need it)
+        """Called after each step with the mean KL of its episodes, in nats."""
