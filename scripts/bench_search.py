@@ -32,9 +32,9 @@ def main() -> None:
             write_documents(
                 documents(params.corpus.model_copy(update={"source": "builtin"})), corpus
             )
-            data = params.task("triviaqa").data
-            data = data.model_copy(update={"source": "builtin", "train": 100_000})
-            queries = [p["question"] for p in load_task("triviaqa").problems(data)["train"]]
+            data = params.task("trivia").data
+            data = data.model_copy(update={"train": 100_000})
+            queries = [p["question"] for p in load_task("trivia").problems(data)["train"]]
         begin = time.perf_counter()
         record = build_index(corpus, folder / "index", lambda done: None)
         seconds = time.perf_counter() - begin

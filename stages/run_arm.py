@@ -41,7 +41,7 @@ def main(task: str, arm: str, seed: int) -> None:
 def load_arm(arm: str, changes: Mapping[str, Any]) -> Params:
     """The params as an arm has them. Raises PipelineError for those that would change nothing."""
     for_all = {"evaluation", "machine", "train", *algorithm_names()}
-    of_a_task = {"environment", "tools", "train", *algorithm_names()}
+    of_a_task = {"environment", "tools", "train"}
     for key in changes:
         first, second = [*key.split("."), ""][:2]
         if second not in of_a_task if first in task_names() else first not in for_all:

@@ -61,7 +61,9 @@ def train(
     learned = load_task(task)
     record = {
         "model": json.loads((PRETRAINED / SOURCE_FILE).read_text()),
-        task: section.model_dump(mode="json", exclude={"data", *algorithm_names()}),
+        task: section.model_dump(
+            mode="json", exclude={"data": True, "train": set(algorithm_names())}
+        ),
         params.train.algorithm: config.model_dump(mode="json"),
         "machine": params.machine.describe(),
         "versions": {

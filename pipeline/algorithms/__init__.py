@@ -1,8 +1,8 @@
 """The algorithms that a policy can learn by, one file each.
 
 A new algorithm is a file `pipeline/algorithms/<name>.py` with `Config`, a pydantic model of its section
-`<name>` in params.yaml, and `learn(run, config)`, which improves `run.policy`. Each task's section needs a
-`<name>`, too, of what differs there; `{}` if nothing does. `train.algorithm` says which is used.
+`<name>` in params.yaml, and `learn(run, config)`, which improves `run.policy`. A task's `train` section may
+have a `<name>`, too, of what differs there. `train.algorithm` says which is used.
 """
 
 import importlib
