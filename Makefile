@@ -56,10 +56,11 @@ bench: .venv/installed  ## how fast model and tools are; ARGS: a corpus and ques
 	python -m scripts.bench_python
 	python -m scripts.bench_search $(ARGS)
 
-lint: .venv/installed
+lint: .venv/installed  ## style, types, and which room may import which
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 
 format: .venv/installed
 	ruff check --fix .
