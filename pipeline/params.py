@@ -110,10 +110,10 @@ def load_params(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = No
         changes: values to take instead of the file's, by key, dots between its parts.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise PipelineError(f"{path}: {error.strerror}; run from the project's folder") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise PipelineError(f"{path}: expected `key: value` pairs, as in the committed file")

@@ -102,10 +102,13 @@ def read_rows(
 
 
 def _open(path: Path) -> io.TextIOWrapper:
-    """A UTF-8 text file for reading, through gzip if its name says so."""
+    """A UTF-8 text file for reading, through gzip if its name says so.
+
+    Some programs begin such a file with a byte-order mark, which is no part of the text.
+    """
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
 
 
 def _row(line: str, where: str, fields: Mapping[str, type]) -> dict[str, Any]:

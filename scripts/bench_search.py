@@ -25,7 +25,9 @@ def main() -> None:
         folder = Path(name)
         if len(sys.argv) == 3:
             corpus, questions = (Path(argument) for argument in sys.argv[1:])
-            queries = [json.loads(line)["question"] for line in questions.open()]
+            queries = [
+                json.loads(line)["question"] for line in questions.open(encoding="utf-8-sig")
+            ]
         else:
             params = load_params()
             corpus = folder / "documents.jsonl.gz"

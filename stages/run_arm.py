@@ -21,7 +21,7 @@ from stages.train import train
 
 def main(task: str, arm: str, seed: int) -> None:
     """Writes studies/runs/<task>-<arm>-<seed>: learning curve, record, and episodes with labels."""
-    arms = yaml.safe_load(ARMS.read_text())
+    arms = yaml.safe_load(ARMS.read_text(encoding="utf-8-sig"))
     if arm not in arms:
         raise PipelineError(f"{ARMS}: no arm {arm!r}; there is {', '.join(arms)}")
     params = load_arm(arm, arms[arm])

@@ -106,6 +106,17 @@ def test_a_file_that_is_no_params(tmp_path, text, complaint):
         load_params(tmp_path / "params.yaml")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path):
+    (tmp_path / "params.yaml").write_bytes(b"\xef\xbb\xbf" + Path("params.yaml").read_bytes())
+    assert load_params(tmp_path / "params.yaml").model_dump() == load_params().model_dump()
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "params.yaml").write_bytes("# für alle\n".encode("latin-1"))
+    with pytest.raises(PipelineError, match=r"params\.yaml: not valid YAML: .*utf-8"):
+        load_params(tmp_path / "params.yaml")
+
+
 def test_no_file(tmp_path):
     with pytest.raises(PipelineError, match="No such file"):
         load_params(tmp_path / "params.yaml")

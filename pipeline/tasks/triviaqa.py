@@ -6,6 +6,8 @@ fits them, the built-in encyclopaedia does not.
 
 from pathlib import Path
 
+from pipeline.answers import normalize
+from pipeline.errors import PipelineError
 from pipeline.sources import DataSet, HubSplits, draw, hub_rows, no_good, read_rows
 from pipeline.tasks import Problem
 from pipeline.tasks.search_task import SearchTask
@@ -28,22 +30,28 @@ def _from_file(path: Path) -> list[Problem]:
     for where, row in read_rows(path, fields, "triviaqa.data.path", unique="id"):
         if not all(isinstance(answer, str) for answer in row["answers"]):
             raise no_good(where, "answers", fields)
-        problems.append({**{field: row[field] for field in fields}, "answer": row["answers"][0]})
+        problems.append(_problem(where, row["id"], row["question"], row["answers"]))
     return problems
 
 
 def _from_hub(source: HubSplits, split: str) -> list[Problem]:
     """A question that is there twice, with other evidence, is taken once."""
-    problems = {
-        row["question_id"]: {
-            "id": row["question_id"],
-            "question": row["question"],
-            "answer": row["answer"]["value"],
-            "answers": list(dict.fromkeys([row["answer"]["value"], *row["answer"]["aliases"]])),
-        }
-        for row in hub_rows(source, split, "triviaqa.data.hub")
-    }
+    problems = {}
+    for line, row in enumerate(hub_rows(source, split, "triviaqa.data.hub"), 1):
+        answers = dict.fromkeys([row["answer"]["value"], *row["answer"]["aliases"]])
+        name = row["question_id"]
+        problems[name] = _problem(f"{split}:{line}", name, row["question"], list(answers))
     return list(problems.values())
+
+
+def _problem(where: str, name: str, question: str, answers: list[str]) -> Problem:
+    """Raises PipelineError if all answers are blank. Blank ones beside others are left out."""
+    known = [answer for answer in answers if normalize(answer)]
+    if not known:
+        raise PipelineError(
+            f"{where}: all of the 'answers' are blank; one must hold a word or a sign"
+        )
+    return {"id": name, "question": question, "answer": known[0], "answers": known}
 
 
 TASK = TriviaQA

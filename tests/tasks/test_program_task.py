@@ -12,6 +12,8 @@ TASK = load_task("gsm8k")
         ("\nResult=1,250<submit>", 1),
         ("Result = $1250.00 <submit>", 1),
         ("Result = 1250.0 <submit>", 1),
+        ("Result = $1250.00. <submit>", 1),
+        ("Result = 1,250. <submit>", 1),
         ("Result = 7 <submit> Result = 1250 <submit>", 1),
         ("Result = 1250 <submit> Result = 7 <submit>", 0),
         ("Result = 1250", 0),

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import datasets
@@ -29,6 +30,23 @@ def test_questions_from_files(tmp_path):
     assert problem == {**rows[int(problem["id"])], "answer": f"A{problem['id']}"}
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, suffix):
+    path = tmp_path / f"q{suffix}"
+    text = b'\xef\xbb\xbf{"id": "0", "question": "q", "answers": ["a"]}\n'
+    path.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
+    (problem,) = TASK.problems(data(source="path", path={"train": path, "test": path}))["test"]
+    assert problem["id"] == "0"
+
+
+def test_blank_answers_beside_others_are_left_out(tmp_path):
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"id": "0", "question": "q", "answers": [" ", "The The", ""]}\n')
+    (problem,) = TASK.problems(data(source="path", path={"train": path, "test": path}))["test"]
+    assert (problem["answer"], problem["answers"]) == ("The The", ["The The"])
+    assert TASK.reward("Result=The The<submit>", problem) == 1
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
@@ -38,6 +56,10 @@ def test_questions_from_files(tmp_path):
         ('{"id": "1", "question": "q", "answers": []}', r"q\.jsonl:2: no good 'answers'"),
         ('{"id": "1", "question": "q", "answers": "a"}', r"q\.jsonl:2: no good 'answers'"),
         ('{"id": "1", "question": "q", "answers": [1]}', r"q\.jsonl:2: no good 'answers'"),
+        (
+            '{"id": "1", "question": "q", "answers": ["", " "]}',
+            r"q\.jsonl:2: all of the 'answers' are blank",
+        ),
         ('{"id": "0", "question": "q", "answers": ["a"]}', r"q\.jsonl:2: the id '0' occurs twice"),
         ('{"id": "1", "question": "\\ud83d", "answers": ["a"]}', r"q\.jsonl:2: half of a surr"),
     ],

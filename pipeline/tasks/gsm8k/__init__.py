@@ -49,7 +49,7 @@ def _problem(where: str, row: dict[str, Any]) -> Problem:
     value = number(result)
     if value is None:
         raise PipelineError(f"{where}: no good 'answer'; it must end in #### and a number")
-    plain = result.strip().replace("−", "-").replace("$", "").replace(",", "")
+    plain = result.strip().removesuffix(".").replace("−", "-").replace("$", "").replace(",", "")
     return {"id": where, "question": row["question"], "answer": plain, "solution": solution}
 
 
