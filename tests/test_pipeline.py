@@ -164,7 +164,7 @@ def test_the_wiki_tool_searches_the_corpus_that_was_asked_for(project):
     ("file", "task", "other"),
     [
         ("pipeline/tasks/arithmetic.py", "arithmetic", "triviaqa"),
-        ("pipeline/tools/wiki/process.py", "triviaqa", "arithmetic"),
+        ("pipeline/tasks/search_task.py", "triviaqa", "arithmetic"),
         ("pipeline/tools/python.py", "word_problems", "triviaqa"),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")
 def test_the_real_gsm8k(tools):
     files = {"train": SHARED / "train.jsonl", "test": SHARED / "test.jsonl"}
-    problems = TASK.problems(data(source="path", path=FileSplits(**files), test=1000))
+    problems = TASK.problems(data(source="path", path=FileSplits(**files), train=1024))
     assert (len(problems["train"]), len(problems["test"])) == (1024, 660)
     prompt, demonstrations = TASK.demonstrate(problems["train"], tools, 96)
     assert len(demonstrations) == 96
