@@ -32,10 +32,9 @@ check: .venv/installed
 
 smoke: .venv/installed  ## the whole graph with a few steps, in a copy
 	rm -rf .smoke
-	python -m tests.project_copy .smoke 'tasks=[arithmetic, triviaqa, gsm8k]' $(foreach task,arithmetic triviaqa gsm8k,$(task).train.steps=2 \
+	python -m tests.project_copy .smoke $(foreach task,arithmetic trivia word_problems,$(task).train.steps=2 \
 		$(task).train.warmup_steps=0 $(task).train.episodes_per_step=16 $(task).data.test=16) \
-		triviaqa.warm_start.steps=2 \
-		gsm8k.warm_start.steps=2 gsm8k.data.unseen=12
+		trivia.warm_start.steps=2 word_problems.warm_start.steps=2 word_problems.data.unseen=12
 	cd .smoke && dvc repro
 	@echo "Done. Open .smoke/reports/index.html"
 
@@ -57,10 +56,11 @@ bench: .venv/installed  ## how fast model and tools are; ARGS: a corpus and ques
 	python -m scripts.bench_python
 	python -m scripts.bench_search $(ARGS)
 
-lint: .venv/installed
+lint: .venv/installed  ## style, types, and which room may import which
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 
 format: .venv/installed
 	ruff check --fix .

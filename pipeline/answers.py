@@ -16,34 +16,48 @@ floats."""
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}‘’´`“”]")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _WORD = re.compile(rf"[^\s{re.escape(string.punctuation)}‘’´`“”]+")
-_NUMBER = re.compile(r"(?:[+-]?\$?|\$[+-])(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:e[+-]?\d{1,2})?")
+_NUMBER = re.compile(r"(?:[+-]?\$?|\$[+-])(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:e[+-]?\d{1,2})?")
 
 
 def normalize(text: str) -> str:
     """Lower case, with neither punctuation nor articles, words apart by one space.
 
     As in TriviaQA's evaluation (Joshi et al. 2017, https://arxiv.org/abs/1705.03551), punctuation
-    becomes a space.
+    becomes a space. Unlike there, what would vanish altogether stays: `The The` becomes `the the`, and
+    `!!!` stays as it is.
     """
-    words = _ARTICLES.sub(" ", _PUNCTUATION.sub(" ", text.replace("_", " ").lower()))
-    return " ".join(words.split())
+    plain = text.replace("_", " ").lower()
+    words = _content(text) or _PUNCTUATION.sub(" ", plain).split() or plain.split()
+    return " ".join(words)
 
 
 def find(text: str, answers: Sequence[str]) -> tuple[int, int] | None:
-    """Where a normalized answer first stands in the text as whole words: (start, end) in characters."""
+    """Where a normalized answer first stands in the text as whole words: (start, end) in characters.
+
+    An answer of articles or punctuation only (`A`, `The The`, `!!!`) has to be the whole text: its words
+    stand in most sentences.
+    """
     words = [
         (word, match.start(), match.end())
         for match in _WORD.finditer(text)
-        for word in normalize(match.group()).split()  # none where it is an article
+        for word in _content(match.group())  # none where it is an article
     ]
     plain = [word for word, _, _ in words]
-    wanted = [answer.split() for answer in map(normalize, answers) if answer]
+    wanted = [content for content in map(_content, answers) if content]
     for first in range(len(words)):
         for answer in wanted:
             last = first + len(answer)
             if plain[first:last] == answer:
                 return words[first][1], words[last - 1][2]
+    if not words and exact_match(text, answers):
+        start = len(text) - len(text.lstrip())
+        return start, start + len(text.strip())
     return None
+
+
+def _content(text: str) -> list[str]:
+    """The words of the normalized text but for articles, even if nothing else is left."""
+    return _ARTICLES.sub(" ", _PUNCTUATION.sub(" ", text.replace("_", " ").lower())).split()
 
 
 def contains(text: str, answers: Sequence[str]) -> float:
@@ -75,11 +89,14 @@ def _f1(words: list[str], answer: list[str]) -> float:
 
 
 def number(text: str) -> Fraction | None:
-    """The number that the text is, as in `-1,250`, `$7.50`, `.5` or `1e-05`; None if it is not one."""
-    plain = text.strip().replace("−", "-")
+    """The number that the text is, as in `-1,250`, `$7.50`, `.5` or `1e-05`; None if it is not one.
+
+    A full stop may follow, as at the end of a sentence.
+    """
+    plain = text.strip().replace("−", "-").removesuffix(".")
     if not _NUMBER.fullmatch(plain) or not re.search(r"\d", plain.partition("e")[0]):
         return None
-    return Fraction(plain.replace("$", "").replace(",", "").removesuffix("."))
+    return Fraction(plain.replace("$", "").replace(",", ""))
 
 
 def numeric_match(text: str, answer: str) -> float:

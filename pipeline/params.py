@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    create_model,
+)
+from pydantic_core import PydanticCustomError
 
 from pipeline.algorithms import NAMES, load_algorithm
 from pipeline.environment.environment import EnvironmentSettings
@@ -26,10 +35,21 @@ from pipeline.training.settings import TrainSettings, WarmStartSettings
 PARAMS_FILE = Path("params.yaml")
 
 
+def _each_once(values: list[Any]) -> list[Any]:
+    """`values`, none of which may occur twice: DVC makes one stage of two of the same name."""
+    for value in values:
+        if values.count(value) > 1:
+            raise PydanticCustomError(
+                "occurs_twice", "Each may occur once, {value} is there twice", {"value": str(value)}
+            )
+    return values
+
+
 class TaskParams(BaseModel):
     """A task's own section. `data` and `tools` have the types that the task declares.
 
-    There is also a section for each algorithm, with only what differs from the file's for all tasks.
+    `train` may also have a section for an algorithm, with what differs from the file's for all tasks.
+    DVC wants every key that a stage depends on to be there, so these lie in one that always is.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -51,8 +71,12 @@ class Params(BaseModel):
     """The whole file, but for the sections of tasks and algorithms, which depend on those there are."""
 
     model_config = ConfigDict(extra="forbid")
-    tasks: Annotated[list[str], Field(min_length=1)]
-    seeds: Annotated[list[Annotated[StrictInt, Field(ge=0, lt=2**32)]], Field(min_length=1)]
+    tasks: Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
+    seeds: Annotated[
+        list[Annotated[StrictInt, Field(ge=0, lt=2**32)]],
+        Field(min_length=1),
+        AfterValidator(_each_once),
+    ]
     tracking: list[str]
     model: ModelSource
     corpus: CorpusSettings
@@ -61,12 +85,14 @@ class Params(BaseModel):
     train: TrainParams
 
     def algorithm_of(self, task: str) -> Algorithm:
-        """The algorithm, with its parameters for a task: its section, changed by the task's own."""
+        """The algorithm, and its parameters for a task: its section, changed by the task's `train`."""
         name = self.train.algorithm
-        changes = getattr(self.task(task), name)
-        config = getattr(self, name).model_copy(
-            update={field: getattr(changes, field) for field in changes.model_fields_set}
-        )
+        config = getattr(self, name)
+        changes = getattr(self.task(task).train, name)
+        if changes is not None:
+            config = config.model_copy(
+                update={field: getattr(changes, field) for field in changes.model_fields_set}
+            )
         return load_algorithm(name)(config)
 
     def task(self, name: str) -> TaskParams:
@@ -84,10 +110,10 @@ def load_params(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = No
         changes: values to take instead of the file's, by key, dots between its parts.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise PipelineError(f"{path}: {error.strerror}; run from the project's folder") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise PipelineError(f"{path}: expected `key: value` pairs, as in the committed file")
@@ -112,22 +138,21 @@ def load_params(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = No
 
 def _full_model() -> type[Params]:
     """`Params` with a section for every algorithm, and an optional one for every task, there is."""
-    algorithms: dict[str, Any] = {name: (load_algorithm(name).Config, ...) for name in NAMES}
-    changes: dict[str, Any] = {name: (kind, kind()) for name, (kind, _) in algorithms.items()}
-    tasks: dict[str, Any] = {
-        name: (
-            create_model(
-                f"{name}_params",
-                __base__=TaskParams,
-                data=(task.Data, ...),
-                tools=(task.Tools, ...),
-                **changes,
-            )
-            | None,
-            None,
+    configs = {name: load_algorithm(name).Config for name in NAMES}
+    overrides: dict[str, Any] = {name: (config | None, None) for name, config in configs.items()}
+    train = create_model("TaskTrainSettings", __base__=TrainSettings, **overrides)
+    algorithms: dict[str, Any] = {name: (config, ...) for name, config in configs.items()}
+    tasks: dict[str, Any] = {}
+    for name in task_names():
+        task = load_task(name)
+        section = create_model(
+            f"{name}_params",
+            __base__=TaskParams,
+            data=(task.Data, ...),
+            tools=(task.Tools, ...),
+            train=(train, ...),
         )
-        for name, task in ((name, load_task(name)) for name in task_names())
-    }
+        tasks[name] = (section | None, None)
     return create_model("AllParams", __base__=Params, **algorithms, **tasks)
 
 

@@ -3,12 +3,13 @@
 import gzip
 import io
 import json
+import random
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import PipelineError
 
@@ -30,6 +31,40 @@ class FileSplits(BaseModel):
     model_config = ConfigDict(extra="forbid")
     train: Path
     test: Path
+
+
+class DataSet(BaseModel):
+    """Where a data set comes from, and how many rows of each split to take, drawn with a seed."""
+
+    model_config = ConfigDict(extra="forbid")
+    source: Literal["hub", "path"]
+    hub: HubSplits
+    path: FileSplits
+    train: int = Field(ge=1)
+    test: int = Field(ge=1)
+    seed: int
+
+
+def draw(
+    data: DataSet,
+    from_file: Callable[[Path], list[dict[str, Any]]],
+    from_hub: Callable[[HubSplits, str], list[dict[str, Any]]],
+) -> dict[str, list[dict[str, Any]]]:
+    """A data set's rows by split, "train" and "test": as many as wanted, or all if there are fewer.
+
+    Args:
+        from_file: reads a file's rows.
+        from_hub: reads the rows of the split with that name on the hub.
+    """
+    rng = random.Random(data.seed)
+    splits = {}
+    for split in ("train", "test"):
+        if data.source == "path":
+            rows = from_file(getattr(data.path, split))
+        else:
+            rows = from_hub(data.hub, getattr(data.hub, split))
+        splits[split] = rng.sample(rows, min(len(rows), getattr(data, split)))
+    return splits
 
 
 def read_rows(
@@ -67,10 +102,13 @@ def read_rows(
 
 
 def _open(path: Path) -> io.TextIOWrapper:
-    """A UTF-8 text file for reading, through gzip if its name says so."""
+    """A UTF-8 text file for reading, through gzip if its name says so.
+
+    Some programs begin such a file with a byte-order mark, which is no part of the text.
+    """
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
 
 
 def _row(line: str, where: str, fields: Mapping[str, type]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,13 @@ DOCUMENTS = Path("data/wiki/documents.jsonl.gz")
 
 
 INDEX = Path("data/wiki/index")
+
+
+INDEX_RECORD = Path("data/wiki/index.json")
+
+
+RESOURCES = {"index": (INDEX_RECORD, "build_index")}
+"""What stages make for tasks' tools, by the name in `Task.resources`: its record, and the stage."""
 
 
 REPORTS = Path("reports")
@@ -46,11 +54,6 @@ STUDY_COLUMNS = [
 
 def problems_path(task: str, split: str) -> Path:
     return Path("data/tasks") / task / f"{split}.jsonl"
-
-
-def tool_resources_path(task: str) -> Path:
-    """What other stages made for a task's tools, told in JSON; not there for most tasks."""
-    return Path("data/tasks") / task / "tools.json"
 
 
 def setup_path(task: str) -> Path:
@@ -106,6 +109,11 @@ def read_table(path: Path, made_by: str) -> pd.DataFrame:
         raise PipelineError(
             f"{path} cannot be read as a table ({error}): remove it and run `dvc repro {made_by}`"
         ) from error
+
+
+def read_resources(names: Sequence[str]) -> dict[str, Any]:
+    """The records of what a task's tools need. Raises PipelineError for one that is not there yet."""
+    return {name: json.loads(require(*RESOURCES[name]).read_text()) for name in names}
 
 
 def read_setup(task: str) -> tuple[str, dict[str, Any]]:

@@ -25,16 +25,18 @@ def main() -> None:
         folder = Path(name)
         if len(sys.argv) == 3:
             corpus, questions = (Path(argument) for argument in sys.argv[1:])
-            queries = [json.loads(line)["question"] for line in questions.open()]
+            queries = [
+                json.loads(line)["question"] for line in questions.open(encoding="utf-8-sig")
+            ]
         else:
             params = load_params()
             corpus = folder / "documents.jsonl.gz"
             write_documents(
                 documents(params.corpus.model_copy(update={"source": "builtin"})), corpus
             )
-            data = params.task("triviaqa").data
-            data = data.model_copy(update={"source": "builtin", "train": 100_000})
-            queries = [p["question"] for p in load_task("triviaqa").problems(data)["train"]]
+            data = params.task("trivia").data
+            data = data.model_copy(update={"train": 100_000})
+            queries = [p["question"] for p in load_task("trivia").problems(data)["train"]]
         begin = time.perf_counter()
         record = build_index(corpus, folder / "index", lambda done: None)
         seconds = time.perf_counter() - begin

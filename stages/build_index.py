@@ -7,16 +7,16 @@ from tqdm import tqdm
 from pipeline.files import replacing, require
 from pipeline.params import load_params
 from pipeline.tools.wiki.index import build_index, fetch_index
-from pipeline.workspace import DOCUMENTS, INDEX, tool_resources_path
+from pipeline.workspace import DOCUMENTS, INDEX, INDEX_RECORD
 from stages.common import run_stage
 
 
 def main() -> None:
-    """Writes data/wiki/index and, for the task that searches it, its record."""
+    """Writes data/wiki/index, and its record, which the tasks that search it depend on."""
     settings = load_params().corpus
     with (
         replacing(INDEX) as new_index,
-        replacing(tool_resources_path("triviaqa")) as new_resources,
+        replacing(INDEX_RECORD) as new_record,
     ):
         if settings.source == "prebuilt":
             print(f"fetching pyserini's index {settings.prebuilt} ...", flush=True)
@@ -27,7 +27,7 @@ def main() -> None:
             documents = require(DOCUMENTS, "build_corpus")
             with tqdm(desc="indexing", unit=" documents") as bar:
                 record = {"folder": str(INDEX), **build_index(documents, new_index, bar.update)}
-        new_resources.write_text(json.dumps({"index": record}, indent=2) + "\n")
+        new_record.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

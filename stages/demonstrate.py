@@ -2,10 +2,9 @@
 
 import importlib.metadata
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
+from pipeline.dependencies import sources
 from pipeline.files import replacing, sha256
 from pipeline.params import load_params
 from pipeline.tasks import load_task
@@ -13,8 +12,8 @@ from pipeline.workspace import (
     demonstrations_path,
     problems_path,
     read_jsonl,
+    read_resources,
     setup_path,
-    tool_resources_path,
     write_jsonl,
 )
 from stages.common import run_stage
@@ -24,9 +23,8 @@ def main(task: str) -> None:
     """Writes data/setup/<task> and data/demonstrations/<task>.jsonl."""
     section = load_params().task(task)
     problems = read_jsonl(problems_path(task, "train"), f"prepare@{task}")
-    file = tool_resources_path(task)
-    resources = json.loads(file.read_text()) if file.exists() else {}
     learned = load_task(task)
+    resources = read_resources(learned.resources)
     prompt, demonstrations = learned.demonstrate(
         problems, learned.tools(section.tools, resources), section.warm_start.demonstrations
     )
@@ -38,22 +36,12 @@ def main(task: str) -> None:
         (setup / "prompt.txt").write_text(prompt)
         tools = {
             "resources": resources,
-            "code": _hashes(learned.code),
+            "code": {str(file): sha256(file) for file in sources(type(learned).__module__)},
             "packages": {name: importlib.metadata.version(name) for name in learned.packages},
         }
         (setup / "tools.json").write_text(json.dumps(tools, indent=2) + "\n")
         write_jsonl(new_demonstrations, [asdict(d) for d in demonstrations])
     print(f"{task}: a prompt of {len(prompt.split())} words, {len(demonstrations)} demonstrations")
-
-
-def _hashes(places: Sequence[str]) -> dict[str, str]:
-    """The SHA-256 of each file, by its path; of a folder, of the modules in it."""
-    files = [
-        file
-        for place in map(Path, places)
-        for file in (sorted(place.glob("*.py")) if place.is_dir() else [place])
-    ]
-    return {str(file): sha256(file) for file in files}
 
 
 if __name__ == "__main__":

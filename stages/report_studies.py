@@ -14,7 +14,7 @@ from stages.common import run_stage
 
 def main() -> None:
     """Writes reports/studies from the runs there are in studies/runs."""
-    changes = yaml.safe_load(ARMS.read_text())
+    changes = yaml.safe_load(ARMS.read_text(encoding="utf-8-sig"))
     tasks = _read(list(changes))
     if not tasks:
         raise PipelineError(f"{RUNS} holds no runs: run `make studies` first")

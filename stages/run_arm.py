@@ -21,7 +21,7 @@ from stages.train import train
 
 def main(task: str, arm: str, seed: int) -> None:
     """Writes studies/runs/<task>-<arm>-<seed>: learning curve, record, and episodes with labels."""
-    arms = yaml.safe_load(ARMS.read_text())
+    arms = yaml.safe_load(ARMS.read_text(encoding="utf-8-sig"))
     if arm not in arms:
         raise PipelineError(f"{ARMS}: no arm {arm!r}; there is {', '.join(arms)}")
     params = load_arm(arm, arms[arm])
@@ -41,7 +41,7 @@ def main(task: str, arm: str, seed: int) -> None:
 def load_arm(arm: str, changes: Mapping[str, Any]) -> Params:
     """The params as an arm has them. Raises PipelineError for those that would change nothing."""
     for_all = {"evaluation", "machine", "train", *NAMES}
-    of_a_task = {"environment", "tools", "train", *NAMES}
+    of_a_task = {"environment", "tools", "train"}
     for key in changes:
         first, second = [*key.split("."), ""][:2]
         if second not in of_a_task if first in task_names() else first not in for_all:

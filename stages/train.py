@@ -71,7 +71,7 @@ def train(
     )
     record = {
         "model": json.loads((PRETRAINED / SOURCE_FILE).read_text()),
-        task: section.model_dump(mode="json", exclude={"data", *NAMES}),
+        task: section.model_dump(mode="json", exclude={"data": True, "train": set(NAMES)}),
         params.train.algorithm: algorithm.config.model_dump(mode="json"),
         "machine": params.machine.describe(),
         "versions": {

@@ -21,6 +21,10 @@ from pipeline.answers import (
         ("Africa/Addis_Ababa", "africa addis ababa"),
         ("“Anna” an' the theatre", "anna theatre"),
         ("🚁", "🚁"),
+        ("The The", "the the"),
+        ("A.", "a"),
+        (" !!!", "!!!"),
+        (" _ ", ""),
         ("", ""),
     ],
 )
@@ -42,6 +46,19 @@ def test_normalize(text, normal):
 )
 def test_contains(text, answers, found):
     assert contains(text, answers) == found
+
+
+@pytest.mark.parametrize("answer", ["The The", "A", "!!!", "a/the"])
+def test_an_answer_of_articles_or_punctuation_has_to_be_the_whole_text(answer):
+    for text in (answer, f" {answer.upper()}\n"):
+        assert (
+            contains(text, ["x", answer]) == exact_match(text, [answer]) == f1(text, [answer]) == 1
+        )
+        assert find(text, [answer]) == (len(text) - len(text.lstrip()), len(text.rstrip()))
+    for text in ("", "an", f"{answer} Paris", "The city of Paris is a capital!"):
+        assert contains(text, [answer]) == exact_match(text, [answer]) == 0
+        assert find(text, [answer]) is None
+    assert contains("Paris", ["Paris", answer]) == 1
 
 
 def test_only_the_first_twenty_words_count_early():
@@ -84,6 +101,8 @@ def test_f1(text, answers, value):
         (".5", 0.5),
         ("8.0", 8),
         ("3.", 3),
+        ("29.00.", 29),
+        ("$1,234.50.", 1234.5),
         ("+2", 2),
         ("5e-05", 0.00005),
         ("1e+16", 10**16),
@@ -93,7 +112,7 @@ def test_numbers(text, value):
     assert number(text) == pytest.approx(value, rel=1e-12)
 
 
-@pytest.mark.parametrize("text", ["", "-", ".", "$", "e5", "1,25", "1,2345", "7 8", "7 apples", "seven", "1e999", "1/2", "nan", "--1", "-$-1", "1.2.3"])  # fmt: skip
+@pytest.mark.parametrize("text", ["", "-", ".", "$", "e5", "1,25", "1,2345", "7 8", "7 apples", "seven", "1e999", "1/2", "nan", "--1", "1..", "1.2..", "-$-1", "1.2.3"])  # fmt: skip
 def test_no_numbers(text):
     assert number(text) is None
 

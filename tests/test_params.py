@@ -47,6 +47,14 @@ def test_every_ppo_knob_is_in_the_file():
         ("arithmetic.train.steps", 0, r"arithmetic\.train\.steps: .*greater than or equal to 1"),
         ("seeds", [], r"seeds: .*at least 1 item"),
         ("seeds", [1, -1], r"seeds\.1: .*got -1"),
+        ("seeds", [1, 2, 1], r"seeds: each may occur once, 1 is there twice"),
+        ("tasks", ["trivia", "trivia"], r"tasks: each may occur once, trivia is there twice"),
+        ("trivia.data.source", "hub", r"trivia\.data\.source: .*'builtin', got 'hub'"),
+        (
+            "triviaqa.data.source",
+            "builtin",
+            r"triviaqa\.data\.source: .*'hub' or 'path', got 'builtin'",
+        ),
         ("tasks", ["arithmatic"], r"no task 'arithmatic'; there is arithmetic"),
         ("model.source", "web", r"model\.source: .*'pypi', 'hub' or 'path'"),
     ],
@@ -56,22 +64,23 @@ def test_names_the_key_and_what_would_be_right(tmp_path, key, value, complaint):
         load_params(changed(tmp_path, key, value))
 
 
-def test_a_task_may_change_some_of_ppos_knobs(tmp_path):
-    params = load_params(changed(tmp_path, "arithmetic.ppo", {"lam": 0.5, "gae": "walk"}))
+def test_a_task_may_change_some_of_ppos_parameters(tmp_path):
+    params = load_params(changed(tmp_path, "arithmetic.train.ppo", {"lam": 0.5, "gae": "walk"}))
     own = params.algorithm_of("arithmetic").config
+    assert load_params().algorithm_of("arithmetic").config == params.ppo  # nothing changed there
     assert (own.lam, own.gae) == (0.5, "walk")
     assert own.model_copy(update={"lam": 0.95, "gae": "skip"}) == params.ppo
     with pytest.raises(
-        PipelineError, match=r"arithmetic\.ppo\.lam: .*less than or equal to 1, got 2"
+        PipelineError, match=r"arithmetic\.train\.ppo\.lam: .*less than or equal to 1, got 2"
     ):
-        load_params(changed(tmp_path, "arithmetic.ppo", {"lam": 2}))
-    with pytest.raises(PipelineError, match=r"arithmetic\.ppo\.lamm: .* did you mean lam\?"):
-        load_params(changed(tmp_path, "arithmetic.ppo", {"lamm": 2}))
+        load_params(changed(tmp_path, "arithmetic.train.ppo", {"lam": 2}))
+    with pytest.raises(PipelineError, match=r"arithmetic\.train\.ppo\.lamm: .* did you mean lam\?"):
+        load_params(changed(tmp_path, "arithmetic.train.ppo", {"lamm": 2}))
 
 
 def test_the_algorithm_is_chosen_by_name(tmp_path):
     params = load_params(changed(tmp_path, "train.algorithm", "grpo"))
-    algorithm = params.algorithm_of("triviaqa")
+    algorithm = params.algorithm_of("trivia")
     assert isinstance(algorithm, GRPO)
     assert algorithm.config.learning_rate == 4e-5
     with pytest.raises(PipelineError, match="no algorithm 'dpo'; there is grpo, ppo, rloo"):
@@ -93,6 +102,17 @@ def test_a_listed_task_needs_its_section(tmp_path):
 def test_a_file_that_is_no_params(tmp_path, text, complaint):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(PipelineError, match=complaint):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path):
+    (tmp_path / "params.yaml").write_bytes(b"\xef\xbb\xbf" + Path("params.yaml").read_bytes())
+    assert load_params(tmp_path / "params.yaml").model_dump() == load_params().model_dump()
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "params.yaml").write_bytes("# für alle\n".encode("latin-1"))
+    with pytest.raises(PipelineError, match=r"params\.yaml: not valid YAML: .*utf-8"):
         load_params(tmp_path / "params.yaml")
 
 

@@ -1,7 +1,8 @@
 """The algorithms that a policy can learn by: each is a way to give credit, on one shared trainer.
 
 `pipeline/training/algorithm.py` says what an algorithm is; `rloo.py` is the shortest. A new one is a module
-here, its name in `NAMES`, and a section of that name in params.yaml.
+here, its name in `NAMES`, and a section of that name in params.yaml. A task's `train` section may have one
+of that name, too, of what differs there.
 """
 
 import importlib

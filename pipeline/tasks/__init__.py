@@ -1,7 +1,9 @@
-"""The tasks a model learns, one file each: problems, tools, demonstrations, and the reward.
+"""The tasks a model learns, a module or a package each: problems, tools, demonstrations, and the reward.
 
-A new task is a file `pipeline/tasks/<name>.py` with a `Task` subclass called `TASK` in it, and a section
-`<name>` in params.yaml; put its name in the list `tasks` there and every stage runs for it.
+A new task is a file `pipeline/tasks/<name>.py` with a `Task` subclass called `TASK` in it, its name in
+`NAMES` below, and a section `<name>` in params.yaml. Put its name in the list `tasks` there, and every
+stage runs for it. A task that searches, or that writes programs, takes most from `search_task.py` or
+`program_task.py`.
 """
 
 import importlib
@@ -14,7 +16,6 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import PipelineError
 from pipeline.tools import Tool
-from pipeline.tools.wiki.process import Searcher
 
 Problem = dict[str, Any]
 """One row of a task set, JSON-able: at least `id`, `question` and `answer`."""
@@ -49,19 +50,19 @@ class Task(ABC):
     Tools: ClassVar[type[BaseModel]] = NoToolSettings
     """The task's `tools` section of params.yaml: its tools' limits and such."""
 
-    code: ClassVar[Sequence[str]]
-    """Files and folders of the project that the task uses besides its own file: its tools, above all.
-
-    A change in them is a change of the task: `demonstrate` writes their hashes down, and whatever is
-    played with the task depends on that. DVC cannot look them up for each task by itself, so each
-    place must also be, or lie in, one that `prepare` and `demonstrate` depend on in dvc.yaml.
-    """
+    resources: ClassVar[Sequence[str]] = ()
+    """What stages make for the task's tools: names in `workspace.RESOURCES`."""
 
     packages: ClassVar[Sequence[str]] = ()
     """Packages whose versions likewise decide what the task's tools answer."""
 
     computes: ClassVar[bool] = True
     """Whether the tools compute answers, or look them up: the error analysis has words for each."""
+
+    @property
+    def name(self) -> str:
+        """What the task is called: in `NAMES`, params.yaml, paths and errors."""
+        return type(self).__module__.rpartition(".")[2]
 
     @abstractmethod
     def problems(self, data: Any) -> dict[str, list[Problem]]:
@@ -76,7 +77,7 @@ class Task(ABC):
 
         Args:
             settings: the task's `tools` section of params.yaml.
-            resources: what stages made for the tools (data/tasks/<task>/tools.json); for most none.
+            resources: the records of what `Task.resources` names, by name.
         """
 
     @abstractmethod
@@ -113,12 +114,12 @@ class Task(ABC):
         For the error analysis, which hands over the row of an episode as the problem.
         """
 
-    def searcher(self, tools: Mapping[str, Tool]) -> Searcher | None:
+    def searcher(self, tools: Mapping[str, Tool]) -> Any:
         """What the tools search with, if they do: the error analysis asks it where answers were."""
         return None
 
 
-NAMES = ("arithmetic", "gsm8k", "triviaqa")
+NAMES = ("arithmetic", "gsm8k", "trivia", "triviaqa", "word_problems")
 """The modules or packages here that are tasks."""
 
 

@@ -37,7 +37,6 @@ class Arithmetic(Task):
     """See the module's text."""
 
     Data = ArithmeticData
-    code = ("pipeline/tools/calculator.py",)
 
     def problems(self, data: ArithmeticData) -> dict[str, list[Problem]]:
         """`train` and `test` problems, all different, none of them a demonstration's."""

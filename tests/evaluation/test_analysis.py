@@ -60,7 +60,7 @@ def table():
 def test_every_episode_gets_a_label_and_bad_searches_a_diagnosis(table, tmp_path):
     table.to_parquet(tmp_path / "t.parquet")
     stored = pd.read_parquet(tmp_path / "t.parquet")  # lists come back as arrays
-    analysed = analyse(stored, load_task("triviaqa"), {"Wiki": FakeWiki()})
+    analysed = analyse(stored, load_task("trivia"), {"Wiki": FakeWiki()})
     assert analysed["label"].tolist() == ["correct", "misread", "bad search", "bad search"]
     assert analysed.loc[:1, list(DIAGNOSIS)].isna().all(axis=None)
     assert analysed["in_article"].tolist()[2:] == [True, False]
@@ -71,6 +71,6 @@ def test_every_episode_gets_a_label_and_bad_searches_a_diagnosis(table, tmp_path
 
 def test_nothing_is_asked_where_nothing_searches(table):
     table["answer"], table["reward"] = "7", 0.0
-    analysed = analyse(table, load_task("gsm8k"), {"Wiki": lambda program: "8"})
+    analysed = analyse(table, load_task("word_problems"), {"Wiki": lambda program: "8"})
     assert set(analysed["label"]) == {"wrong number"}
     assert analysed[list(DIAGNOSIS)].isna().all(axis=None)

@@ -31,7 +31,7 @@ def test_a_row_holds_all_of_an_episode(tmp_path):
     hits = [{"id": "country-AL", "score": 5.25}, {"id": "city-1", "score": 1.0}]
     good = CallRecord("Wiki", "Albania", "It is Tirana.", False, True, {"hits": hits})
     bad = CallRecord("Wiki", "", "Tool error: the search is empty", True, False, {})
-    task = load_task("triviaqa")
+    task = load_task("trivia")
     rows = [
         _row("sampled", task, PROBLEM, played("\nResult=in Tirana<submit>", call))
         for call in (good, bad)

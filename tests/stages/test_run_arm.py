@@ -12,20 +12,25 @@ def test_the_committed_arms_can_be_loaded():
 
 
 def test_an_arm_changes_params():
-    params = load_arm("slow", {"ppo.learning_rate": 1e-6, "gsm8k.train.steps": 9})
+    params = load_arm(
+        "slow",
+        {"ppo.learning_rate": 1e-6, "word_problems.train.steps": 9, "trivia.train.ppo.lam": 0.5},
+    )
     assert params.algorithm_of("arithmetic").config.learning_rate == 1e-6
-    assert params.task("gsm8k").train.steps == 9
+    assert params.algorithm_of("trivia").config.lam == 0.5
+    assert params.task("word_problems").train.steps == 9
 
 
 @pytest.mark.parametrize(
     "key",
     [
-        "gsm8k.warm_start.steps",
+        "word_problems.warm_start.steps",
         "arithmetic.data.seed",
         "model.source",
         "corpus.source",
         "seeds",
-        "gsm8k",
+        "trivia.ppo.lam",
+        "word_problems",
     ],
 )
 def test_what_a_run_does_not_read_is_refused(key):

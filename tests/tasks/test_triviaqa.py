@@ -1,19 +1,12 @@
+import gzip
 import json
-from collections import Counter
-from types import SimpleNamespace
 
 import datasets
 import pytest
 
-from pipeline.answers import contains
 from pipeline.errors import PipelineError
 from pipeline.params import load_params
 from pipeline.tasks import load_task
-from pipeline.tasks.triviaqa import DEMONSTRATED, FORMS, _searches
-from pipeline.tools import ToolResponse
-from pipeline.tools.protocol import parse_call
-from pipeline.tools.wiki import first_paragraph
-from pipeline.tools.wiki.encyclopaedia import articles, entities
 
 TASK = load_task("triviaqa")
 
@@ -21,68 +14,6 @@ TASK = load_task("triviaqa")
 def data(**options):
     committed = load_params().task("triviaqa").data.model_dump()
     return TASK.Data(**(committed | options))
-
-
-class Titles:
-    """A tool that finds articles by their titles."""
-
-    def __init__(self):
-        by_id = {article["id"]: article["contents"] for article in articles()}
-        self.articles = {e.title: by_id[e.id] for e in entities()}
-        self.asked = []
-
-    def __call__(self, query):
-        self.asked.append(query)
-        return ToolResponse(first_paragraph(self.articles.get(query, "x\nNothing.")))
-
-
-# --- built-in questions ----------------------------------------------------------------------------
-
-
-def test_no_entity_is_in_both_splits():
-    splits = TASK.problems(data(train=5000, test=2000))
-    train, test = ({p["id"].split(": ")[1] for p in splits[s]} for s in ("train", "test"))
-    assert len(train) > 1000
-    assert len(test) > 300
-    assert not train & test
-
-
-def test_kinds_are_balanced_and_forms_vary():
-    problems = TASK.problems(data(train=600, test=150))["train"]
-    counts = Counter(p["kind"] for p in problems)
-    assert set(counts) == set(FORMS)
-    assert max(counts.values()) - min(counts.values()) <= 1
-    for kind, (_, _, forms) in FORMS.items():
-        questions = [p["question"] for p in problems if p["kind"] == kind]
-        for form in forms:
-            before, after = form.split("{name}")
-            assert any(q.startswith(before) and q.endswith(after) for q in questions), form
-
-
-def test_every_answer_is_in_the_subjects_first_paragraph():
-    titles = Titles()
-    bearers = Counter(entity.name for entity in entities())
-    for split in TASK.problems(data(train=5000, test=2000)).values():
-        for problem in split:
-            assert problem["answer"] == problem["answers"][0]
-            assert bearers[problem["subject"]] == 1
-            assert contains(str(titles(problem["subject"])), problem["answers"]), problem
-
-
-def test_no_symbol_is_asked_for_that_is_a_word():
-    problems = [p for s in TASK.problems(data(train=5000, test=2000)).values() for p in s]
-    symbols = {p["answer"] for p in problems if p["kind"] == "symbol"}
-    assert {"O", "Al", "Ho"} <= symbols
-    assert not {"He", "In", "No", "I", "Be"} & symbols
-
-
-def test_the_seed_decides():
-    assert TASK.problems(data()) == TASK.problems(data())
-    assert TASK.problems(data()) != TASK.problems(data(seed=1))
-    assert [len(TASK.problems(data())[s]) for s in ("train", "test")] == [1024, 256]
-
-
-# --- files and the hub -----------------------------------------------------------------------------
 
 
 def test_questions_from_files(tmp_path):
@@ -99,6 +30,23 @@ def test_questions_from_files(tmp_path):
     assert problem == {**rows[int(problem["id"])], "answer": f"A{problem['id']}"}
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, suffix):
+    path = tmp_path / f"q{suffix}"
+    text = b'\xef\xbb\xbf{"id": "0", "question": "q", "answers": ["a"]}\n'
+    path.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
+    (problem,) = TASK.problems(data(source="path", path={"train": path, "test": path}))["test"]
+    assert problem["id"] == "0"
+
+
+def test_blank_answers_beside_others_are_left_out(tmp_path):
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"id": "0", "question": "q", "answers": [" ", "The The", ""]}\n')
+    (problem,) = TASK.problems(data(source="path", path={"train": path, "test": path}))["test"]
+    assert (problem["answer"], problem["answers"]) == ("The The", ["The The"])
+    assert TASK.reward("Result=The The<submit>", problem) == 1
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
@@ -108,6 +56,10 @@ def test_questions_from_files(tmp_path):
         ('{"id": "1", "question": "q", "answers": []}', r"q\.jsonl:2: no good 'answers'"),
         ('{"id": "1", "question": "q", "answers": "a"}', r"q\.jsonl:2: no good 'answers'"),
         ('{"id": "1", "question": "q", "answers": [1]}', r"q\.jsonl:2: no good 'answers'"),
+        (
+            '{"id": "1", "question": "q", "answers": ["", " "]}',
+            r"q\.jsonl:2: all of the 'answers' are blank",
+        ),
         ('{"id": "0", "question": "q", "answers": ["a"]}', r"q\.jsonl:2: the id '0' occurs twice"),
         ('{"id": "1", "question": "\\ud83d", "answers": ["a"]}', r"q\.jsonl:2: half of a surr"),
     ],
@@ -161,110 +113,3 @@ def test_a_hub_that_cannot_be_reached_is_named(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(PipelineError, match=r"triviaqa\.data\.hub: .*trivia_qa: no route to host"):
         TASK.problems(data(source="hub"))
-
-
-# --- demonstrations --------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def taught():
-    problems = TASK.problems(data())["train"]
-    return problems, *TASK.demonstrate(problems, {"Wiki": Titles()}, 96)
-
-
-def test_demonstrations_are_true(taught):
-    problems, prompt, demonstrations = taught
-    by_query = {TASK.query(p): p for p in problems}
-    wiki = Titles()
-    assert len(demonstrations) == 96
-    assert len({d.query for d in demonstrations}) == 96
-    for demonstration in demonstrations:
-        (_, call), (_, answer), (_, result) = demonstration.segments
-        assert [author for author, _ in demonstration.segments] == ["model", "tool", "model"]
-        problem = by_query[demonstration.query]
-        parsed = parse_call(call)
-        assert parsed.tool == "Wiki"
-        assert answer == f"{wiki(parsed.argument)}<response>"
-        assert TASK.reward(result, problem) == 1
-        assert problem["kind"] in DEMONSTRATED
-        assert demonstration.query not in prompt
-
-
-def test_most_first_guesses_are_wrong(taught):
-    problems, _, demonstrations = taught
-    by_query = {TASK.query(p): p for p in problems}
-    right = [
-        contains(d.segments[0][1].split("\n")[0], by_query[d.query]["answers"])
-        for d in demonstrations
-    ]
-    assert 0.25 < sum(right) / len(right) < 0.45
-
-
-def test_the_prompt_has_the_form_of_the_originals(taught):
-    _, prompt, _ = taught
-    head, first, second = prompt.split("\n\n")
-    assert head == "Answer the following question:"
-    for shot in (first, second):
-        question, guess, search, result = shot.split("\n")
-        assert question.startswith("Q: ")
-        assert guess.startswith("A: ")
-        assert search.startswith("A2: <request><Wiki>")
-        assert search.endswith("<response>")
-        assert result.startswith("Result=")
-        assert result.endswith("<submit>")
-
-
-def test_questions_that_do_not_fit_the_encyclopaedia_are_an_error():
-    problems = [{"id": "1", "question": "Who?", "answer": "Nobody", "answers": ["Nobody"]}] * 5
-    with pytest.raises(PipelineError, match=r"do the questions .* fit the encyclopaedia"):
-        TASK.demonstrate(problems, {"Wiki": lambda query: "Nothing."}, 10)
-
-
-@pytest.mark.parametrize(
-    ("question", "names"),
-    [
-        ("What is Bruce Willis' real first name?", ["Bruce Willis'"]),
-        ("Which team won Super Bowl XX in 1986?", ["Super Bowl XX"]),
-        ("who wrote it?", []),
-    ],
-)
-def test_what_to_search_for(question, names):
-    assert list(_searches({"question": question})) == [*names, question]
-
-
-# --- the check -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "reward"),
-    [
-        ("\nResult=Tirana<submit>", 1),
-        ("\nResult = the tirana! <submit>", 1),
-        ("\nResult=It is Tirana, I think<submit>", 1),
-        ("\nResult=Durrës<submit>", 0),
-        ("\nResult=Tirana", 0),
-        ("Tirana<submit>", 0),
-        ("\nResult=<submit>", 0),
-        ("\nResult=Tirana<submit> Result=Durrës<submit>", 0),
-        ("", 0),
-    ],
-)
-def test_reward(text, reward):
-    assert TASK.reward(text, {"answers": ["Tirana", "Tiranë"]}) == reward
-
-
-def test_measures():
-    problem = {"answers": ["Tirana"]}
-    assert TASK.measures("Result=Tirana<submit>", problem) == {
-        "first_20_words": 1,
-        "exact_match": 1,
-        "f1": 1,
-    }
-    long = TASK.measures("Result=" + "word " * 20 + "Tirana<submit>", problem)
-    assert long["first_20_words"] == long["exact_match"] == 0
-    assert long["f1"] == pytest.approx(2 / 22)
-
-
-def test_without_an_index_it_says_what_to_run():
-    with pytest.raises(PipelineError, match="dvc repro build_index"):
-        TASK.tools(SimpleNamespace(), {})

@@ -3,7 +3,7 @@
 import re
 from fractions import Fraction
 
-from pipeline.tasks.gsm8k.program import program
+from pipeline.tasks.program_task import write_program
 
 _MARK = re.compile(r"<<([\d.+\-*/() ]+)=([^<>=]*)>>")
 _NUMBER = re.compile(r"\d+\.?\d*|\.\d+")
@@ -24,7 +24,7 @@ def marked_program(solution: str, answer: str) -> str | None:
     for number, (left, right) in enumerate(marks, 1):
         steps.append(f"step{number} = {_with_names(left, known)}")
         known[Fraction(right)] = f"step{number}"
-    return program(steps) if steps else None
+    return write_program(steps) if steps else None
 
 
 def _with_names(expression: str, known: dict[Fraction, str]) -> str:

@@ -1,5 +1,4 @@
 import json
-import re
 from pathlib import Path
 
 import datasets
@@ -9,8 +8,6 @@ from pipeline.errors import PipelineError
 from pipeline.params import load_params
 from pipeline.sources import FileSplits
 from pipeline.tasks.gsm8k import TASK as GSM8K
-from pipeline.tasks.gsm8k.stories import STORIES
-from pipeline.tools.python import PythonInterpreter
 
 TASK = GSM8K()
 SHARED = Path(__file__).parents[4] / "shared/datasets/gsm8k"
@@ -32,86 +29,6 @@ def tools():
     )
 
 
-@pytest.fixture(scope="module")
-def splits():
-    return TASK.problems(data())
-
-
-def index_of(problem):
-    return int(problem["kind"].removeprefix("story "))
-
-
-def test_builtin_problems_by_split(splits):
-    train, test = splits["train"], [p for p in splits["test"] if "subset" not in p]
-    unseen = [p for p in splits["test"] if p.get("subset") == "unseen"]
-    assert (len(train), len(test), len(unseen)) == (1024, 180, 72)
-    known = {index for index, story in enumerate(STORIES) if story.role != "unseen"}
-    assert {index_of(p) for p in train} == {index_of(p) for p in test} == known
-    assert {index_of(p) for p in unseen} == set(range(len(STORIES))) - known
-    programs = [p["program"] for split in splits.values() for p in split]
-    assert len(programs) == len(set(programs))
-
-
-def test_builtin_problems_are_the_same_from_the_same_seed(splits):
-    assert TASK.problems(data()) == splits
-    assert TASK.problems(data(seed=1)) != splits
-
-
-def test_stories_run_out(tmp_path):
-    with pytest.raises(PipelineError, match=r"gsm8k\.data: too many problems: story \d+"):
-        TASK.problems(data(train=30_000))
-
-
-def test_the_prompt_has_the_missions_form_and_is_true(splits, tools):
-    prompt, demonstrations = TASK.demonstrate(splits["train"], tools, 40)
-    assert len(demonstrations) == 40
-    shots = re.findall(
-        r"\n\nQ: .*\?\n<request><PythonInterpreter>\n(def solution\(\):\n(?:    .*\n)+print\(solution\(\)\)\n)"
-        r"<call>(.*)<response>\nResult = (.*) <submit>",
-        prompt,
-    )
-    assert len(shots) == 2
-    for program, answer, result in shots:
-        assert str(PythonInterpreter()(program)) == answer == result
-    assert prompt.endswith("<submit>")
-
-
-def test_demonstrations_show_a_third_of_the_stories_and_get_the_reward(splits, tools):
-    prompt, demonstrations = TASK.demonstrate(splits["train"], tools, 10_000)
-    by_query = {TASK.query(p): p for p in splits["train"]}
-    shown = set()
-    for demonstration in demonstrations:
-        problem = by_query[demonstration.query]
-        shown.add(index_of(problem))
-        assert [author for author, _ in demonstration.segments] == ["model", "tool", "model"]
-        assert TASK.reward(demonstration.segments[-1][1], problem) == 1
-        assert demonstration.text not in prompt
-    assert shown == {i for i, story in enumerate(STORIES) if story.role == "demonstrated"}
-
-
-@pytest.mark.parametrize(
-    ("text", "reward"),
-    [
-        ("\nResult = 1250 <submit>", 1),
-        ("\nResult=1,250<submit>", 1),
-        ("Result = $1250.00 <submit>", 1),
-        ("Result = 1250.0 <submit>", 1),
-        ("Result = 7 <submit> Result = 1250 <submit>", 1),
-        ("Result = 1250 <submit> Result = 7 <submit>", 0),
-        ("Result = 1250", 0),
-        ("1250 <submit>", 0),
-        ("Result = 1251 <submit>", 0),
-        ("Result = -1250 <submit>", 0),
-        ("Result = 1250 apples <submit>", 0),
-        ("Result = 12 50 <submit>", 0),
-        ("Result = <submit>", 0),
-        ("", 0),
-    ],
-)
-def test_reward(text, reward):
-    assert TASK.reward(text, {"answer": "1250"}) == reward
-
-
 @pytest.mark.parametrize(
     ("solution", "answer"),
     [
@@ -123,6 +40,8 @@ def test_reward(text, reward):
         ("#### -$3", "-3"),
         ("#### −4", "-4"),
         ("#### .5 ", ".5"),
+        ("#### 12.50.", "12.50"),
+        ("#### 7.", "7"),
         ("#### 1 #### 2", "2"),
     ],
 )
@@ -168,7 +87,7 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")
 def test_the_real_gsm8k(tools):
     files = {"train": SHARED / "train.jsonl", "test": SHARED / "test.jsonl"}
-    problems = TASK.problems(data(source="path", path=FileSplits(**files), test=1000))
+    problems = TASK.problems(data(source="path", path=FileSplits(**files), train=1024))
     assert (len(problems["train"]), len(problems["test"])) == (1024, 660)
     prompt, demonstrations = TASK.demonstrate(problems["train"], tools, 96)
     assert len(demonstrations) == 96

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.answers import numeric_match
-from pipeline.tasks.gsm8k import GSM8K, _from_file, _printed
+from pipeline.tasks.gsm8k import GSM8K, _from_file
 from pipeline.tasks.gsm8k.marks import marked_program
+from pipeline.tasks.program_task import _printed
 from pipeline.tools.python import PythonInterpreter
 
 SHARED = Path(__file__).parents[4] / "shared/datasets/gsm8k/train.jsonl"

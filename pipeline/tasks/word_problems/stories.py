@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 from zlib import crc32
 
-from pipeline.tasks.gsm8k.program import program
+from pipeline.tasks.program_task import write_program
 from pipeline.tools.calculator import calculate
 
 Role = Literal["demonstrated", "trained", "unseen"]
@@ -59,7 +59,7 @@ class WordProblem:
 
     @property
     def program(self) -> str:
-        return program(self.steps)
+        return write_program(self.steps)
 
 
 def tell(story: Story, rng: random.Random, test: bool) -> WordProblem:

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from pipeline.answers import numeric_match
-from pipeline.tasks.gsm8k.stories import MEN, STORIES, WOMEN, _for_test, tell
+from pipeline.tasks.word_problems.stories import MEN, STORIES, WOMEN, _for_test, tell
 from pipeline.tools.python import PythonInterpreter
 
 

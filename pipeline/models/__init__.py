@@ -1,0 +1,1 @@
+"""Language models: fetching, loading, sampling from them, and scoring texts."""

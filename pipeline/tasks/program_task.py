@@ -1,0 +1,109 @@
+"""A word problem solved by writing a program: what `word_problems` and `gsm8k` share.
+
+An episode has the form of TRL's "Learning Tools": the question, a program for the python interpreter,
+what it printed, the result.
+"""
+
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.answers import numeric_match
+from pipeline.errors import PipelineError
+from pipeline.tasks import Demonstration, Problem, Task
+from pipeline.tools import Tool, ToolError
+from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
+from pipeline.tools.python import PythonInterpreter
+
+TOOL_NAME = "PythonInterpreter"
+SHOTS = 2
+"""How many demonstrations the prompt has."""
+
+_RESULT = re.compile(rf"Result\s*=(.*?){SUBMIT}", re.DOTALL)
+
+
+class InterpreterSettings(BaseModel):
+    """Limits of a program; see `PythonInterpreter`."""
+
+    model_config = ConfigDict(extra="forbid")
+    time_limit: float = Field(gt=0, le=60)  # seconds
+    memory_limit: int = Field(ge=8)  # MiB
+    recursion_limit: int = Field(ge=10, le=1000)
+    output_limit: int = Field(ge=1)  # characters
+    workers: int = Field(ge=1)
+
+
+class ProgramTask(Task):
+    """A task whose problems have a number as `answer`.
+
+    A subclass says where problems come from, and which program solves one.
+    """
+
+    Tools = InterpreterSettings
+    packages = ("pydantic-monty",)
+
+    @abstractmethod
+    def program(self, problem: Problem) -> str | None:
+        """The program that solves the problem, if it is known and may be shown."""
+
+    def tools(self, settings: InterpreterSettings, resources):
+        return {TOOL_NAME: PythonInterpreter(**settings.model_dump())}
+
+    def demonstrate(self, problems, tools, count):
+        found: list[Demonstration] = []
+        for problem in problems:
+            program = self.program(problem)
+            printed = _printed(tools[TOOL_NAME], program) if program else ""
+            if program and numeric_match(printed, problem["answer"]):
+                found.append(_written(self.query(problem), program, printed))
+            if len(found) == SHOTS + count:
+                break
+        if len(found) < SHOTS:
+            raise PipelineError(
+                f"{self.name}: no two of the training problems can be demonstrated: there must be "
+                f"more ({self.name}.data.train), and solutions need marks like <<12/60=0.2>>"
+            )
+        shots = "".join(demonstration.text for demonstration in found[:SHOTS])
+        return "Solve each problem with a program." + shots, found[SHOTS:]
+
+    def query(self, problem: Problem) -> str:
+        return f"\n\nQ: {problem['question']}\n"
+
+    def reward(self, answer_text: str, problem: Problem) -> float:
+        """1 if the result, what stands between `Result =` and `<submit>`, is the right number."""
+        results = _RESULT.findall(answer_text)
+        return numeric_match(results[-1], problem["answer"]) if results else 0.0
+
+    def find(self, text: str, problem: Mapping[str, Any]) -> tuple[int, int] | None:
+        """The first line that is the right number."""
+        lines = re.finditer(r"[^\n]+", text)
+        return next((m.span() for m in lines if numeric_match(m.group(), problem["answer"])), None)
+
+
+def write_program(steps: Sequence[str]) -> str:
+    """The program that takes the steps, each an assignment, and prints what the last one assigns."""
+    result = steps[-1].partition("=")[0].strip()
+    body = "".join(f"    {step}\n" for step in (*steps, f"return {result}"))
+    return f"def solution():\n{body}print(solution())\n"
+
+
+def _printed(interpreter: Tool, program: str) -> str:
+    """What the program prints; nothing if it fails."""
+    try:
+        return str(interpreter(program))
+    except ToolError:
+        return ""
+
+
+def _written(query: str, program: str, printed: str) -> Demonstration:
+    return Demonstration(
+        query,
+        (
+            ("model", render_call(TOOL_NAME, f"\n{program}")),
+            ("tool", printed + RESPONSE),
+            ("model", f"\nResult = {printed} {SUBMIT}"),
+        ),
+    )

@@ -1,0 +1,158 @@
+"""A question with an encyclopaedia to search: what `trivia` and `triviaqa` share.
+
+An episode has the form of TRL's "Learning Tools". The model writes a first guess on the line `A:`. On the
+line `A2:` it searches, and then it writes the result.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline import answers as measure
+from pipeline.errors import PipelineError
+from pipeline.tasks import Demonstration, Problem, Task
+from pipeline.tools import Tool, ToolError
+from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
+from pipeline.tools.wiki import Wiki
+from pipeline.tools.wiki.index import open_index
+
+TOOL_NAME = "Wiki"
+SHOTS = 2
+"""How many demonstrations the prompt has, as the original's."""
+
+LONGEST_SHOWN = 800
+"""Articles of more characters are no part of demonstrations."""
+
+
+class WikiSettings(BaseModel):
+    """BM25's parameters, how many hits of each search to record, and how many threads search."""
+
+    model_config = ConfigDict(extra="forbid")
+    k1: float = Field(ge=0)
+    b: float = Field(ge=0, le=1)
+    hits: int = Field(ge=1)
+    threads: int = Field(ge=1)
+
+
+_RESULT = re.compile(rf"Result\s*=(.*?){SUBMIT}", re.DOTALL)
+_NAMES = re.compile(r"[A-Z][\w.'’-]*(?: (?:(?:of|the|de|and) )*[A-Z0-9][\w.'’-]*)*")
+
+
+class SearchTask(Task):
+    """A task whose problems have `answers`, all that count as right, and `answer`, the first of them.
+
+    A subclass says where problems come from, and which of them demonstrations may show.
+    """
+
+    Tools = WikiSettings
+    resources = ("index",)
+    computes = False
+
+    def demonstrated(self, problems: Sequence[Problem]) -> Sequence[Problem]:
+        """Those of the training problems that demonstrations may show; by default all."""
+        return problems
+
+    def tools(self, settings: WikiSettings, resources: Mapping[str, Any]) -> Mapping[str, Tool]:
+        searcher = open_index(
+            resources["index"], k1=settings.k1, b=settings.b, threads=settings.threads
+        )
+        return {TOOL_NAME: Wiki(searcher, settings.hits)}
+
+    def demonstrate(self, problems, tools, count):
+        shown = self.demonstrated(problems)
+        found: list[Demonstration] = []
+        for number, problem in enumerate(shown):
+            if len(found) == SHOTS + count:
+                break
+            for query, response, answer in _first_answered(problem, tools[TOOL_NAME]):
+                # Most first guesses are wrong, or the result would just copy them.
+                guess = answer if len(found) % 3 == 0 else _wrong_guess(shown, number)
+                found.append(_written(self.query(problem), guess, query, response, answer))
+        if len(found) < SHOTS:
+            raise PipelineError(
+                f"{self.name}: no two training questions are answered by what a search for them finds: "
+                f"do the questions ({self.name}.data) fit the encyclopaedia (corpus)?"
+            )
+        shots = "".join(demonstration.text for demonstration in found[:SHOTS])
+        return "Answer the following question:" + shots, found[SHOTS:]
+
+    def query(self, problem: Problem) -> str:
+        return f"\n\nQ: {problem['question']}\nA:"
+
+    def reward(self, answer_text: str, problem: Problem) -> float:
+        """1 if the result, what stands between `Result=` and `<submit>`, holds an answer."""
+        return measure.contains(_result(answer_text), problem["answers"])
+
+    def measures(self, answer_text: str, problem: Problem) -> dict[str, float]:
+        result, answers = _result(answer_text), problem["answers"]
+        return {
+            "first_20_words": measure.contains_early(result, answers),
+            "exact_match": measure.exact_match(result, answers),
+            "f1": measure.f1(result, answers),
+        }
+
+    def find(self, text: str, problem: Mapping[str, Any]) -> tuple[int, int] | None:
+        return measure.find(text, problem["answers"])
+
+    def searcher(self, tools: Mapping[str, Tool]) -> Any:
+        wiki: Any = tools[TOOL_NAME]
+        return wiki.searcher
+
+
+def _result(answer_text: str) -> str:
+    """What the model hands in; empty if it hands in nothing."""
+    results = _RESULT.findall(answer_text)
+    return results[-1].strip() if results else ""
+
+
+# --- demonstrations --------------------------------------------------------------------------------
+
+
+def _wrong_guess(problems: Sequence[Problem], number: int) -> str:
+    """The answer to the next problem of the same kind that has another one."""
+    problem = problems[number]
+    return next(
+        (
+            other["answer"]
+            for other in [*problems[number + 1 :], *problems[:number]]
+            if other.get("kind") == problem.get("kind")
+            and not measure.contains(other["answer"], problem["answers"])
+        ),
+        problem["answer"],
+    )
+
+
+def _first_answered(problem: Problem, wiki: Tool) -> list[tuple[str, str, str]]:
+    """The first search that finds an answer, what it finds, and the answer; nothing if none does."""
+    for query in _searches(problem):
+        try:
+            response = str(wiki(query))
+        except ToolError:  # the question may be too long to search for
+            continue
+        if len(response) <= LONGEST_SHOWN:
+            for answer in problem["answers"]:
+                if measure.contains(response, [answer]):
+                    return [(query, response, answer)]
+    return []
+
+
+def _searches(problem: Problem) -> Sequence[str]:
+    """What one might search for: the subject, or the longest name in the question; the question."""
+    names = [problem["subject"]] if "subject" in problem else []
+    # The question's first word has a capital letter whether it is a name or not.
+    after_first = problem["question"].partition(" ")[2]
+    names += sorted(_NAMES.findall(after_first), key=len, reverse=True)[:1]
+    return [*names, problem["question"]]
+
+
+def _written(query: str, guess: str, search: str, response: str, answer: str) -> Demonstration:
+    return Demonstration(
+        query,
+        (
+            ("model", f" {guess}\nA2: {render_call(TOOL_NAME, search)}"),
+            ("tool", response + RESPONSE),
+            ("model", f"\nResult={answer}{SUBMIT}"),
+        ),
+    )

@@ -1,0 +1,30 @@
+import pytest
+
+from pipeline.tasks import load_task
+
+TASK = load_task("gsm8k")
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        ("\nResult = 1250 <submit>", 1),
+        ("\nResult=1,250<submit>", 1),
+        ("Result = $1250.00 <submit>", 1),
+        ("Result = 1250.0 <submit>", 1),
+        ("Result = $1250.00. <submit>", 1),
+        ("Result = 1,250. <submit>", 1),
+        ("Result = 7 <submit> Result = 1250 <submit>", 1),
+        ("Result = 1250 <submit> Result = 7 <submit>", 0),
+        ("Result = 1250", 0),
+        ("1250 <submit>", 0),
+        ("Result = 1251 <submit>", 0),
+        ("Result = -1250 <submit>", 0),
+        ("Result = 1250 apples <submit>", 0),
+        ("Result = 12 50 <submit>", 0),
+        ("Result = <submit>", 0),
+        ("", 0),
+    ],
+)
+def test_reward(text, reward):
+    assert TASK.reward(text, {"answer": "1250"}) == reward

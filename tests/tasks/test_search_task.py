@@ -1,0 +1,58 @@
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.tasks import load_task
+from pipeline.tasks.search_task import _searches
+
+TASK = load_task("triviaqa")
+
+
+def test_questions_that_do_not_fit_the_encyclopaedia_are_an_error():
+    problems = [{"id": "1", "question": "Who?", "answer": "Nobody", "answers": ["Nobody"]}] * 5
+    with pytest.raises(PipelineError, match=r"do the questions .* fit the encyclopaedia"):
+        TASK.demonstrate(problems, {"Wiki": lambda query: "Nothing."}, 10)
+
+
+@pytest.mark.parametrize(
+    ("question", "names"),
+    [
+        ("What is Bruce Willis' real first name?", ["Bruce Willis'"]),
+        ("Which team won Super Bowl XX in 1986?", ["Super Bowl XX"]),
+        ("who wrote it?", []),
+    ],
+)
+def test_what_to_search_for(question, names):
+    assert list(_searches({"question": question})) == [*names, question]
+
+
+# --- the check -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        ("\nResult=Tirana<submit>", 1),
+        ("\nResult = the tirana! <submit>", 1),
+        ("\nResult=It is Tirana, I think<submit>", 1),
+        ("\nResult=Durrës<submit>", 0),
+        ("\nResult=Tirana", 0),
+        ("Tirana<submit>", 0),
+        ("\nResult=<submit>", 0),
+        ("\nResult=Tirana<submit> Result=Durrës<submit>", 0),
+        ("", 0),
+    ],
+)
+def test_reward(text, reward):
+    assert TASK.reward(text, {"answers": ["Tirana", "Tiranë"]}) == reward
+
+
+def test_measures():
+    problem = {"answers": ["Tirana"]}
+    assert TASK.measures("Result=Tirana<submit>", problem) == {
+        "first_20_words": 1,
+        "exact_match": 1,
+        "f1": 1,
+    }
+    long = TASK.measures("Result=" + "word " * 20 + "Tirana<submit>", problem)
+    assert long["first_20_words"] == long["exact_match"] == 0
+    assert long["f1"] == pytest.approx(2 / 22)
