@@ -9,7 +9,7 @@ from pipeline.environment import TextHistory
 from pipeline.environment.environment import EnvironmentSettings, task_environment
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead
-from pipeline.tasks import Problem, Task
+from pipeline.tasks import RECORDED, Problem, Task
 from pipeline.tools import Tool
 
 MODES = ("sampled", "greedy")
@@ -55,16 +55,22 @@ def evaluate(
             yield [_row(mode, task, p, h) for p, h in zip(batch, histories, strict=True)]
 
 
+def problem_of(row: Mapping[str, Any]) -> Problem:
+    """The problem of an episode's row: the fields of `tasks.RECORDED`."""
+    return {field: row[field] for field in RECORDED}
+
+
+def _recorded(problem: Problem) -> Problem:
+    """What a row keeps of a problem."""
+    defaults = {"aliases": [problem["answer"]], "kind": None, "subset": ""}
+    return {field: problem.get(field, defaults.get(field)) for field in RECORDED}
+
+
 def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[str, Any]:
     written = history.segments[1:]
     return {
         "mode": mode,
-        "id": problem["id"],
-        "question": problem["question"],
-        "answer": problem["answer"],
-        "answers": problem.get("answers", [problem["answer"]]),
-        "kind": problem.get("kind"),
-        "subset": problem.get("subset", ""),
+        **_recorded(problem),
         "reward": history.reward,
         **task.measures(history.answer_text, problem),
         "end_reason": str(history.end_reason),

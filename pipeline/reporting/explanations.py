@@ -59,11 +59,3 @@ EXPLANATIONS: dict[Label, tuple[str, str]] = {
     ),
 }
 """For each label what it means and what to try."""
-
-DIAGNOSES = {
-    "question_finds": "the question itself, as query, would have shown the answer: better queries help",
-    "in_article": "the answer is further down in the article: show more of it",
-    "rank": "another of the query's ten best hits shows it: ranking, or showing more hits, helps",
-    "in_corpus": "the answer is somewhere in the corpus; for the others hardly a query could have found it",
-}
-"""The questions asked of the index about a bad search."""

@@ -11,9 +11,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from pipeline.environment.history import STYLES
-from pipeline.evaluation.evaluate import MODES
+from pipeline.evaluation.evaluate import MODES, problem_of
 from pipeline.evaluation.labels import Label
-from pipeline.reporting.explanations import DIAGNOSES, EXPLANATIONS
+from pipeline.reporting.explanations import EXPLANATIONS
 from pipeline.reporting.figures import correct_rates, label_shares, learning_curves, lengths
 from pipeline.reporting.results import MEASURES, TaskResults
 from pipeline.tools.protocol import RESPONSE
@@ -64,7 +64,6 @@ def render(
         measures=MEASURES,
         explanations={str(each): texts for each, texts in EXPLANATIONS.items()},
         wrong=[str(each) for each in Label if not each.right],
-        diagnoses=DIAGNOSES,
         printed=PRINTED,
         response_tag=RESPONSE,
         marked=_marked,
@@ -90,7 +89,7 @@ def environment() -> jinja2.Environment:
 def _marked(task: TaskResults, row: Mapping[str, Any], text: str) -> Markup:
     """A tool's text with the answer marked where it stands in it."""
     plain = text.removesuffix(RESPONSE)
-    span = task.find(plain, row)
+    span = task.find(plain, problem_of(row))
     if span is None:
         return Markup.escape(text)
     start, end = span

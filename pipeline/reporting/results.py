@@ -10,13 +10,12 @@ from typing import Any, cast
 import pandas as pd
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.analysis import DIAGNOSIS
 from pipeline.evaluation.comparison import PairedComparison
 from pipeline.evaluation.evaluate import MODES
 from pipeline.evaluation.labels import Label
 from pipeline.evaluation.metrics import rates
 from pipeline.files import require
-from pipeline.tasks import load_task
+from pipeline.tasks import Problem, load_task
 from pipeline.workspace import analysis_path, read_table, setup_path, training_path
 
 MEASURES = {
@@ -48,7 +47,8 @@ class TaskResults:
     curves: Mapping[str, Mapping[int, pd.DataFrame]]  # of the columns with trainings, by seed
     records: Mapping[str, Mapping[int, dict[str, Any]]]  # what those were run with
     prompt: str  # what every episode begins with
-    find: Callable[[str, Mapping[str, Any]], tuple[int, int] | None]  # as `Task.find`
+    find: Callable[[str, Problem], tuple[int, int] | None]  # as `Task.find`
+    diagnoses: Mapping[str, str]  # as `Task.diagnoses`
 
     def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
         """Correct rates by column and by what `rates` returns."""
@@ -66,15 +66,15 @@ class TaskResults:
         return _in_order(pd.DataFrame(shares).fillna(0.0))
 
     def diagnosis(self, mode: str) -> dict[str, dict[str, int]]:
-        """For each column: how many bad searches, `count`, and for how many each of `DIAGNOSIS` holds."""
+        """For each column: how many episodes were diagnosed, `count`, and for how many of them each of
+        `diagnoses` holds. Columns without such episodes are left out."""
         found = {}
         for column, tables in self.columns.items():
             table = pd.concat(tables.values())
-            bad = table[(table["mode"] == mode) & (table["label"] == Label.BAD_SEARCH)]
-            asked = bad[bad["in_corpus"].notna()]
+            values = table.loc[table["mode"] == mode, list(self.diagnoses)]
+            asked = values[values.notna().any(axis=1)]
             if len(asked):
-                held = {"rank": int(asked["rank"].notna().sum())}
-                held |= {name: int(asked[name].sum()) for name in DIAGNOSIS if name != "rank"}
+                held = {name: sum(map(_holds, asked[name])) for name in self.diagnoses}
                 found[column] = {"count": len(asked), **held}
         return found
 
@@ -103,7 +103,7 @@ class TaskResults:
     def shown_pairs(self) -> list[dict[str, Any]]:
         """Some pairs of episodes for each mode, label before and label after, the wrong ones first.
 
-        Each has the problem's `row`, `change` ("fixed", "broken", "still wrong" or "still right"), and
+        Each has `mode`, `change` ("fixed", "broken", "still wrong" or "still right"), and
         the episodes `first` and `second`.
         """
         order = [
@@ -172,6 +172,7 @@ def read_results(root: Path, task: str, seeds: Sequence[int]) -> TaskResults:
             f"{root / analysis_path(task)} has no episodes of seed {absent[0]}: "
             f"run `dvc repro {made_by}`"
         )
+    known = load_task(task)
     runs = {
         seed: require(root / training_path(task, seed), f"train@{task}-{seed}") for seed in seeds
     }
@@ -186,8 +187,14 @@ def read_results(root: Path, task: str, seeds: Sequence[int]) -> TaskResults:
             }
         },
         prompt=prompt.read_text(),
-        find=load_task(task).find,
+        find=known.find,
+        diagnoses=known.diagnoses,
     )
+
+
+def _holds(value: Any) -> bool:
+    """Whether a diagnosis says yes: true, or a number, as a rank is one."""
+    return not pd.isna(value) and bool(value)
 
 
 def _pair(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -206,7 +213,9 @@ def _pair(row: Mapping[Any, Any]) -> dict[str, Any]:
         (False, False): "still wrong",
         (True, True): "still right",
     }[before, after]
-    return {"mode": row["mode"], "id": row["id"], "change": change, **episodes}
+    for episode in episodes.values():
+        episode["id"] = row["id"]
+    return {"mode": row["mode"], "change": change, **episodes}
 
 
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,10 +14,15 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import PipelineError
 from pipeline.tools import Tool
-from pipeline.tools.wiki.process import Searcher
 
 Problem = dict[str, Any]
-"""One row of a task set, JSON-able: at least `id`, `question` and `answer`."""
+"""One row of a task set, JSON-able: at least `id`, `question` and `answer`.
+
+`aliases` are the texts that count as right, the answer among them; without them only the answer does.
+"""
+
+RECORDED = ("id", "question", "answer", "aliases", "kind", "subset")
+"""The fields of a problem that the tables of episodes keep: what the error analysis knows of it."""
 
 Author = Literal["model", "tool"]
 
@@ -107,15 +112,29 @@ class Task(ABC):
         return {}
 
     @abstractmethod
-    def find(self, text: str, problem: Mapping[str, Any]) -> tuple[int, int] | None:
-        """Where a tool's text has the answer, (start, end) in characters; None if nowhere.
+    def find(self, text: str, problem: Problem) -> tuple[int, int] | None:
+        """Where a tool's output has the answer, (start, end) in characters; None if nowhere.
 
-        For the error analysis, which hands over the row of an episode as the problem.
+        For the error analysis: the problem has the fields of `RECORDED`, and no others.
         """
 
-    def searcher(self, tools: Mapping[str, Tool]) -> Searcher | None:
-        """What the tools search with, if they do: the error analysis asks it where answers were."""
-        return None
+    diagnoses: ClassVar[Mapping[str, str]] = {}
+    """The columns of `diagnose` that the report counts, and what it says where one of them holds."""
+
+    def diagnose(
+        self, rows: Sequence[Mapping[str, Any]], tools: Mapping[str, Tool]
+    ) -> Mapping[str, list[Any]]:
+        """What more there is to say of episodes in which no tool's output had the answer.
+
+        Args:
+            rows: the episodes, as the stage `evaluate` writes them: the problem's fields and `calls`.
+            tools: as `tools` returns them.
+
+        Returns:
+            Columns for the table of episodes, by name, each with a value for each row. The same columns
+            for any rows, none of them included. By default there are none.
+        """
+        return {}
 
 
 NAMES = ("arithmetic", "gsm8k", "triviaqa")

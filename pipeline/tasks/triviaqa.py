@@ -22,9 +22,9 @@ from pipeline.tasks import Demonstration, Problem, Task
 from pipeline.tools import Tool, ToolError
 from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
 from pipeline.tools.wiki import Wiki
+from pipeline.tools.wiki.diagnosis import DIAGNOSES, Search, diagnose, last_search
 from pipeline.tools.wiki.encyclopaedia import Entity, entities
 from pipeline.tools.wiki.index import open_index
-from pipeline.tools.wiki.process import Searcher
 
 TOOL_NAME = "Wiki"
 SHOTS = 2
@@ -123,7 +123,7 @@ class TriviaQA(Task):
     computes = False
 
     def problems(self, data: TriviaData) -> dict[str, list[Problem]]:
-        """Problems have `answers`, all that count as right, and `answer`, the first of them.
+        """Problems have `aliases`, all that count as right, and `answer`, the first of them.
 
         The built-in ones also have `kind`, one of `FORMS`, and `subject`, the entity's name.
         """
@@ -174,22 +174,28 @@ class TriviaQA(Task):
 
     def reward(self, answer_text: str, problem: Problem) -> float:
         """1 if the result, what stands between `Result=` and `<submit>`, holds an answer."""
-        return measure.contains(_result(answer_text), problem["answers"])
+        return measure.contains(_result(answer_text), problem["aliases"])
 
     def measures(self, answer_text: str, problem: Problem) -> dict[str, float]:
-        result, answers = _result(answer_text), problem["answers"]
+        result, answers = _result(answer_text), problem["aliases"]
         return {
             "first_20_words": measure.contains_early(result, answers),
             "exact_match": measure.exact_match(result, answers),
             "f1": measure.f1(result, answers),
         }
 
-    def find(self, text: str, problem: Mapping[str, Any]) -> tuple[int, int] | None:
-        return measure.find(text, problem["answers"])
+    def find(self, text: str, problem: Problem) -> tuple[int, int] | None:
+        return measure.find(text, problem["aliases"])
 
-    def searcher(self, tools: Mapping[str, Tool]) -> Searcher:
+    diagnoses = DIAGNOSES
+
+    def diagnose(self, rows, tools):
         wiki: Any = tools[TOOL_NAME]
-        return wiki.searcher
+        searches = [
+            Search(last_search(row["calls"]), row["question"], tuple(row["aliases"]))
+            for row in rows
+        ]
+        return diagnose(wiki.searcher, searches)
 
 
 def _result(answer_text: str) -> str:
@@ -217,7 +223,7 @@ def _builtin() -> dict[str, list[Problem]]:
                         "id": f"{kind}: {entity.id}",
                         "question": form.format(name=entity.name),
                         "answer": entity.facts[fact],
-                        "answers": _spellings(fact, entity.facts[fact]),
+                        "aliases": _spellings(fact, entity.facts[fact]),
                         "kind": kind,
                         "subject": entity.name,
                     }
@@ -258,7 +264,14 @@ def _from_file(path: Path) -> list[Problem]:
     for where, row in read_rows(path, fields, "triviaqa.data.path", unique="id"):
         if not all(isinstance(answer, str) for answer in row["answers"]):
             raise no_good(where, "answers", fields)
-        problems.append({**{field: row[field] for field in fields}, "answer": row["answers"][0]})
+        problems.append(
+            {
+                "id": row["id"],
+                "question": row["question"],
+                "answer": row["answers"][0],
+                "aliases": row["answers"],
+            }
+        )
     return problems
 
 
@@ -269,7 +282,7 @@ def _from_hub(source: HubSplits, split: str) -> list[Problem]:
             "id": row["question_id"],
             "question": row["question"],
             "answer": row["answer"]["value"],
-            "answers": list(dict.fromkeys([row["answer"]["value"], *row["answer"]["aliases"]])),
+            "aliases": list(dict.fromkeys([row["answer"]["value"], *row["answer"]["aliases"]])),
         }
         for row in hub_rows(source, split, "triviaqa.data.hub")
     }
@@ -287,7 +300,7 @@ def _wrong_guess(problems: Sequence[Problem], number: int) -> str:
             other["answer"]
             for other in [*problems[number + 1 :], *problems[:number]]
             if other.get("kind") == problem.get("kind")
-            and not measure.contains(other["answer"], problem["answers"])
+            and not measure.contains(other["answer"], problem["aliases"])
         ),
         problem["answer"],
     )
@@ -301,7 +314,7 @@ def _first_answered(problem: Problem, wiki: Tool) -> list[tuple[str, str, str]]:
         except ToolError:  # the question may be too long to search for
             continue
         if len(response) <= LONGEST_SHOWN:
-            for answer in problem["answers"]:
+            for answer in problem["aliases"]:
                 if measure.contains(response, [answer]):
                     return [(query, response, answer)]
     return []

@@ -8,7 +8,7 @@ PROBLEM = {
     "id": "7",
     "question": "What is the capital of Albania?",
     "answer": "Tirana",
-    "answers": ["Tirana", "Tiranë"],
+    "aliases": ["Tirana", "Tiranë"],
     "kind": "capital",
 }
 
@@ -37,7 +37,7 @@ def test_a_row_holds_all_of_an_episode(tmp_path):
     table = pd.read_parquet(tmp_path / "table.parquet")
     row = table.iloc[0]
     assert (row["mode"], row["id"], row["kind"], row["reward"]) == ("sampled", "7", "capital", 1)
-    assert list(row["answers"]) == ["Tirana", "Tiranë"]
+    assert list(row["aliases"]) == ["Tirana", "Tiranë"]
     assert (row["first_20_words"], row["exact_match"]) == (1, 0)
     assert row["end_reason"] == "submitted"
     assert (row["tool_calls"], row["model_tokens"], row["tool_tokens"]) == (1, 3, 3)

@@ -37,7 +37,8 @@ def page(tmp_path_factory):
             curves={"after": {1: curve}},
             records={"after": {1: {"ppo": {"lam": 0.95}}}},
             prompt="What is 1+1?",
-            find=lambda text, row: None,
+            find=lambda text, problem: None,
+            diagnoses={},
         )
         for task in ("one", "two")
     ]

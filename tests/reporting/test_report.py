@@ -32,7 +32,8 @@ def results():
         curves={"after": {1: curve, 2: curve}},
         records={"after": {1: {"ppo": {"lam": 0.95}}, 2: {"ppo": {"lam": 0.95}}}},
         prompt="What is 1+1?",
-        find=lambda text, row: (0, 2) if text.startswith("42") else None,
+        find=lambda text, problem: (0, 2) if text.startswith("42") else None,
+        diagnoses={},
     )
 
 
@@ -119,7 +120,7 @@ def test_of_each_change_of_label_a_few_episodes_are_shown_the_wrong_ones_first(r
     sampled = [pair for pair in shown if pair["mode"] == "sampled"]
     assert [pair["change"] for pair in sampled] == ["broken"] + ["fixed"] * PER_CELL
     assert sampled[0]["second"]["label"] == "wrong number"
-    assert sampled[0]["id"] == str(many)
+    assert sampled[0]["second"]["id"] == str(many)
 
 
 def test_with_a_warm_start_there_are_three_columns(results):
@@ -170,15 +171,37 @@ def test_the_page_shows_rates_figures_and_text_as_text(results):
     assert "<mark>42</mark> &lt;b&gt;&lt;response&gt;" in page
 
 
-def test_the_page_tells_what_bad_searches_missed(results):
-    bad = episodes([0, 0, 0, 1], label=Label.BAD_SEARCH)
-    asked = bad["label"] == Label.BAD_SEARCH
-    bad.loc[asked, ["question_finds", "in_article", "in_corpus"]] = [True, False, True]
-    bad.loc[bad["id"] == "0", "rank"] = 3
-    page = page_of(replace(results, columns={**results.columns, "after": {1: bad}}))
+def test_the_page_counts_a_tasks_diagnoses(results):
     assert results.diagnosis("sampled") == {}
-    for found in ("3 of 3", "0 of 3", "1 of 3"):
-        assert f'<td class="number">{found}</td>' in page
+    assert "no tool's output had the answer" not in page_of(results)
+    values = {
+        "nearly": [True, True, True, None] * 2,
+        "never": [False, False, False, None] * 2,
+        "place": [3, None, None, None] * 2,
+    }
+    diagnosed = replace(
+        results,
+        columns={
+            column: {
+                seed: table.assign(
+                    **{
+                        name: pd.array(v if column == "after" else [None] * len(v))
+                        for name, v in values.items()
+                    }
+                )
+                for seed, table in tables.items()
+            }
+            for column, tables in results.columns.items()
+        },
+        diagnoses={name: f"the answer was {name}" for name in values},
+    )
+    assert diagnosed.diagnosis("greedy") == {
+        "after": {"count": 6, "nearly": 6, "never": 0, "place": 2}  # of two seeds
+    }
+    page = page_of(diagnosed)
+    for name, found in (("nearly", 6), ("never", 0), ("place", 2)):
+        row = f'<td>the answer was {name}</td><td class="number">{found} of 6</td>'
+        assert row in page
 
 
 def test_a_comparison_tells_which_params_differ(results):

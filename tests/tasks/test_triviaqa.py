@@ -64,9 +64,9 @@ def test_every_answer_is_in_the_subjects_first_paragraph():
     bearers = Counter(entity.name for entity in entities())
     for split in TASK.problems(data(train=5000, test=2000)).values():
         for problem in split:
-            assert problem["answer"] == problem["answers"][0]
+            assert problem["answer"] == problem["aliases"][0]
             assert bearers[problem["subject"]] == 1
-            assert contains(str(titles(problem["subject"])), problem["answers"]), problem
+            assert contains(str(titles(problem["subject"])), problem["aliases"]), problem
 
 
 def test_no_symbol_is_asked_for_that_is_a_word():
@@ -96,7 +96,10 @@ def test_questions_from_files(tmp_path):
     assert len(problems["train"]) == 4
     assert sorted(p["id"] for p in problems["test"]) == [str(i) for i in range(9)]
     problem = problems["train"][0]
-    assert problem == {**rows[int(problem["id"])], "answer": f"A{problem['id']}"}
+    row = rows[int(problem["id"])]
+    assert (problem["question"], problem["aliases"]) == (row["question"], row["answers"])
+    assert problem["answer"] == f"A{problem['id']}"
+    assert set(problem) == {"id", "question", "answer", "aliases"}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_questions_from_the_hub(monkeypatch):
             "id": "validation_1",
             "question": "Which American?",
             "answer": "Sinclair Lewis",
-            "answers": ["Sinclair Lewis", "Harry Lewis"],
+            "aliases": ["Sinclair Lewis", "Harry Lewis"],
         }
     ]
 
@@ -194,7 +197,7 @@ def test_most_first_guesses_are_wrong(taught):
     problems, _, demonstrations = taught
     by_query = {TASK.query(p): p for p in problems}
     right = [
-        contains(d.segments[0][1].split("\n")[0], by_query[d.query]["answers"])
+        contains(d.segments[0][1].split("\n")[0], by_query[d.query]["aliases"])
         for d in demonstrations
     ]
     assert 0.25 < sum(right) / len(right) < 0.45
@@ -215,7 +218,7 @@ def test_the_prompt_has_the_form_of_the_originals(taught):
 
 
 def test_questions_that_do_not_fit_the_encyclopaedia_are_an_error():
-    problems = [{"id": "1", "question": "Who?", "answer": "Nobody", "answers": ["Nobody"]}] * 5
+    problems = [{"id": "1", "question": "Who?", "answer": "Nobody", "aliases": ["Nobody"]}] * 5
     with pytest.raises(PipelineError, match=r"do the questions .* fit the encyclopaedia"):
         TASK.demonstrate(problems, {"Wiki": lambda query: "Nothing."}, 10)
 
@@ -250,11 +253,11 @@ def test_what_to_search_for(question, names):
     ],
 )
 def test_reward(text, reward):
-    assert TASK.reward(text, {"answers": ["Tirana", "Tiranë"]}) == reward
+    assert TASK.reward(text, {"aliases": ["Tirana", "Tiranë"]}) == reward
 
 
 def test_measures():
-    problem = {"answers": ["Tirana"]}
+    problem = {"aliases": ["Tirana"]}
     assert TASK.measures("Result=Tirana<submit>", problem) == {
         "first_20_words": 1,
         "exact_match": 1,

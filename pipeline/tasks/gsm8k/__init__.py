@@ -7,7 +7,6 @@ what it printed, the result. Problems are the project's own stories, or those of
 
 import random
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,7 +113,7 @@ class GSM8K(Task):
         results = _RESULT.findall(answer_text)
         return numeric_match(results[-1], problem["answer"]) if results else 0.0
 
-    def find(self, text: str, problem: Mapping[str, Any]) -> tuple[int, int] | None:
+    def find(self, text: str, problem: Problem) -> tuple[int, int] | None:
         """The first line that is the right number."""
         lines = re.finditer(r"[^\n]+", text)
         return next((m.span() for m in lines if numeric_match(m.group(), problem["answer"])), None)
