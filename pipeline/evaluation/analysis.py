@@ -21,10 +21,7 @@ def analyse(episodes: pd.DataFrame, task: Task, tools: Mapping[str, Tool]) -> pd
     These have values in the rows of `WITHOUT_ANSWER` only.
     """
     rows: list[Any] = episodes.to_dict("records")
-    labels = [
-        label(row, partial(_holds, task, problem_of(row)), list(tools), task.computes)
-        for row in rows
-    ]
+    labels = [label(row, partial(_holds, task, problem_of(row)), task.computes) for row in rows]
     analysed = episodes.assign(label=pd.Series(map(str, labels), index=episodes.index, dtype=str))
     asked = [i for i, found in enumerate(labels) if found in WITHOUT_ANSWER]
     for name, values in task.diagnose([rows[i] for i in asked], tools).items():

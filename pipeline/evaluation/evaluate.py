@@ -86,8 +86,8 @@ def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[
             {
                 "tool": call.tool,
                 "argument": call.argument,
-                "answer": call.answer,
-                "error": call.error,
+                "output": call.output,
+                "error_kind": call.error_kind,
                 "cut": call.cut,
                 **call.details,
             }

@@ -33,24 +33,6 @@ COLOURS = {
     "first": LINES[1],  # of a comparison
     "second": LINES[0],
 }
-LABEL_COLOURS = {
-    Label.CORRECT: "#7cc48d",
-    Label.CORRECT_WITHOUT_TOOL: "#c4e3b5",
-    Label.NO_CALL: "#d5dbe0",
-    Label.MALFORMED_CALL: "#b4bec7",
-    Label.UNKNOWN_TOOL: "#939fa9",
-    Label.TOOL_ERROR: "#c9b79c",
-    Label.SYNTAX_ERROR: "#b99cc9",
-    Label.RUNTIME_ERROR: "#d7b8e3",
-    Label.TIME_OUT: "#8f78b0",
-    Label.BAD_SEARCH: "#f2a65e",
-    Label.WRONG_NUMBER: "#f2c75e",
-    Label.OVERLONG_RESPONSE: "#8cc3e8",
-    Label.NO_SUBMIT: "#f2b8b5",
-    Label.MISREAD: "#e57f7a",
-    Label.MISREPORTED: "#d4605a",
-}
-
 NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
@@ -118,7 +100,7 @@ def label_shares(shares: pd.DataFrame, titles: Mapping[str, str]) -> str:
         for place, column in enumerate(shares.columns):
             left = 0.0
             for label, share in shares[column].items():
-                colour = LABEL_COLOURS[Label(str(label))]
+                colour = Label.of(str(label)).colour
                 name = label if place == 0 else None
                 axis.barh(place, share, left=left, height=0.7, color=colour, label=name)
                 if share >= 0.04:

@@ -13,7 +13,6 @@ from markupsafe import Markup
 from pipeline.environment.history import STYLES
 from pipeline.evaluation.evaluate import MODES, problem_of
 from pipeline.evaluation.labels import Label
-from pipeline.reporting.explanations import EXPLANATIONS
 from pipeline.reporting.figures import correct_rates, label_shares, learning_curves, lengths
 from pipeline.reporting.results import MEASURES, TaskResults
 from pipeline.tools.protocol import RESPONSE
@@ -62,8 +61,7 @@ def render(
         differences=differences,
         modes=MODES,
         measures=MEASURES,
-        explanations={str(each): texts for each, texts in EXPLANATIONS.items()},
-        wrong=[str(each) for each in Label if not each.right],
+        labels={str(each): each for each in Label},
         printed=PRINTED,
         response_tag=RESPONSE,
         marked=_marked,

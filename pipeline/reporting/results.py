@@ -111,8 +111,8 @@ class TaskResults:
             *(each for each in Label if each.right),
         ]
         pairs = self._pairs.assign(
-            rank_first=[order.index(Label(name)) for name in self._pairs["label_first"]],
-            rank_second=[order.index(Label(name)) for name in self._pairs["label_second"]],
+            rank_first=[order.index(Label.of(name)) for name in self._pairs["label_first"]],
+            rank_second=[order.index(Label.of(name)) for name in self._pairs["label_second"]],
         ).sort_values(["rank_second", "rank_first"], kind="stable")
         cells = pairs.groupby(["mode", "label_first", "label_second"], sort=False)
         chosen = pairs[cells.cumcount() < PER_CELL]

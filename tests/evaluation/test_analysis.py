@@ -43,7 +43,7 @@ def episode(number, query, answer, found, reward=0.0):
             {"author": "model", "text": "\nResult=x<submit>", "tokens": 5},
         ],
         "calls": [
-            {"tool": "Wiki", "argument": query, "answer": found, "error": False, "cut": False}
+            {"tool": "Wiki", "argument": query, "output": found, "error_kind": "", "cut": False}
         ],
     }
 

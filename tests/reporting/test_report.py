@@ -5,8 +5,6 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.labels import Label
-from pipeline.reporting.explanations import EXPLANATIONS
 from pipeline.reporting.figures import episode_picture
 from pipeline.reporting.report import COLUMNS, figures, render
 from pipeline.reporting.results import PER_CELL, UNTRAINED, TaskResults, columns_of
@@ -219,10 +217,6 @@ def test_the_page_tells_which_seed_was_stopped_and_why(results):
         in page
     )
     assert page.count("was stopped") == 1
-
-
-def test_every_label_is_explained():
-    assert set(EXPLANATIONS) == set(Label)
 
 
 def test_figures_are_the_same_from_the_same_data(results):

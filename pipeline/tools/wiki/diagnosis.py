@@ -40,7 +40,7 @@ class Search:
 
 def last_search(calls: Sequence[Mapping[str, Any]]) -> str:
     """What the last call that did not fail searched for. Raises IndexError if all of them failed."""
-    return [call["argument"] for call in calls if not call["error"]][-1]
+    return [call["argument"] for call in calls if not call["error_kind"]][-1]
 
 
 def diagnose(searcher: Searcher, searches: Sequence[Search]) -> dict[str, list[Any]]:

@@ -45,8 +45,8 @@ def test_no_searches(searcher):
 
 def test_the_last_search_is_that_of_the_last_call_that_did_not_fail():
     calls = [
-        {"argument": "first", "error": False},
-        {"argument": "second", "error": False},
-        {"argument": "", "error": True},
+        {"argument": "first", "error_kind": ""},
+        {"argument": "second", "error_kind": ""},
+        {"argument": "", "error_kind": "refused"},
     ]
     assert last_search(calls) == "second"
