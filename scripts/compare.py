@@ -92,6 +92,7 @@ def _side_by_side(first: TaskResults, second: TaskResults) -> TaskResults:
         records={name: run.records["after"] for name, run in runs.items()},
         prompt=second.prompt,
         find=second.find,
+        measures=second.measures,
         diagnoses=second.diagnoses,
     )
 

@@ -72,7 +72,10 @@ def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[
         "mode": mode,
         **_recorded(problem),
         "reward": history.reward,
-        **task.measures(history.answer_text, problem),
+        **{
+            name: measure.of(history.answer_text, problem)
+            for name, measure in task.measures.items()
+        },
         "end_reason": str(history.end_reason),
         "tool_calls": len(history.calls),
         "query_tokens": len(history.segments[0].tokens),

@@ -14,7 +14,7 @@ from pipeline.environment.history import STYLES
 from pipeline.evaluation.evaluate import MODES, problem_of
 from pipeline.evaluation.labels import Label
 from pipeline.reporting.figures import correct_rates, label_shares, learning_curves, lengths
-from pipeline.reporting.results import MEASURES, TaskResults
+from pipeline.reporting.results import TaskResults
 from pipeline.tools.protocol import RESPONSE
 
 COLUMNS = {"before": "pretrained", "warm_start": "warm start", "after": "after training"}
@@ -60,7 +60,6 @@ def render(
         titles=titles,
         differences=differences,
         modes=MODES,
-        measures=MEASURES,
         labels={str(each): each for each in Label},
         printed=PRINTED,
         response_tag=RESPONSE,

@@ -18,13 +18,6 @@ from pipeline.files import require
 from pipeline.tasks import Problem, load_task
 from pipeline.workspace import analysis_path, read_table, setup_path, training_path
 
-MEASURES = {
-    "first_20_words": "answer in the first 20 words",
-    "exact_match": "exact match",
-    "f1": "F1",
-}
-"""Columns of some tasks' episode tables that are reported beside the correct rate, and their titles."""
-
 PER_CELL = 6
 """How many pairs of episodes the page shows of those that went from one label to another."""
 
@@ -48,12 +41,13 @@ class TaskResults:
     records: Mapping[str, Mapping[int, dict[str, Any]]]  # what those were run with
     prompt: str  # what every episode begins with
     find: Callable[[str, Problem], tuple[int, int] | None]  # as `Task.find`
+    measures: Mapping[str, str]  # the titles of `Task.measures`, by name
     diagnoses: Mapping[str, str]  # as `Task.diagnoses`
 
     def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
         """Correct rates by column and by what `rates` returns."""
         return {
-            column: rates(list(tables.values()), [m for m in MEASURES if m in self._any_table])
+            column: rates(list(tables.values()), list(self.measures))
             for column, tables in self.columns.items()
         }
 
@@ -188,6 +182,7 @@ def read_results(root: Path, task: str, seeds: Sequence[int]) -> TaskResults:
         },
         prompt=prompt.read_text(),
         find=known.find,
+        measures={name: measure.title for name, measure in known.measures.items()},
         diagnoses=known.diagnoses,
     )
 

@@ -6,7 +6,7 @@ A new task is a file `pipeline/tasks/<name>.py` with a `Task` subclass called `T
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -37,6 +37,14 @@ class Demonstration:
     @property
     def text(self) -> str:
         return self.query + "".join(text for _, text in self.segments)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure of what the model handed in, beside the reward, for evaluation only."""
+
+    title: str  # as the report shows it
+    of: Callable[[str, Problem], float]  # of the text that `Task.reward` takes; from 0 to 1
 
 
 class NoToolSettings(BaseModel):
@@ -104,12 +112,8 @@ class Task(ABC):
     def reward(self, answer_text: str, problem: Problem) -> float:
         """1 if `answer_text`, what the model wrote after the last tool response, is right, else 0."""
 
-    def measures(self, answer_text: str, problem: Problem) -> dict[str, float]:
-        """Further measures of an answer, by name, for evaluation only; each from 0 to 1.
-
-        The tables of episodes have them all; the report those that `reporting.results.MEASURES` names.
-        """
-        return {}
+    measures: ClassVar[Mapping[str, Measure]] = {}
+    """Further measures, by the names that the tables of episodes and metrics.json have for them."""
 
     @abstractmethod
     def find(self, text: str, problem: Problem) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ built-in encyclopaedia; there, no entity is asked about both in training and in 
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from zlib import crc32
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline import answers as measure
 from pipeline.errors import PipelineError
 from pipeline.sources import FileSplits, HubSplits, hub_rows, no_good, read_rows
-from pipeline.tasks import Demonstration, Problem, Task
+from pipeline.tasks import Demonstration, Measure, Problem, Task
 from pipeline.tools import Tool, ToolError
 from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
 from pipeline.tools.wiki import Wiki
@@ -109,6 +109,17 @@ _RESULT = re.compile(rf"Result\s*=(.*?){SUBMIT}", re.DOTALL)
 _NAMES = re.compile(r"[A-Z][\w.'’-]*(?: (?:(?:of|the|de|and) )*[A-Z0-9][\w.'’-]*)*")
 
 
+def _result(answer_text: str) -> str:
+    """What the model hands in; empty if it hands in nothing."""
+    results = _RESULT.findall(answer_text)
+    return results[-1].strip() if results else ""
+
+
+def _of_result(title: str, compare: Callable[[str, Sequence[str]], float]) -> Measure:
+    """A measure of the result that is handed in, against the aliases."""
+    return Measure(title, lambda text, problem: compare(_result(text), problem["aliases"]))
+
+
 class TriviaQA(Task):
     """See the module's text."""
 
@@ -176,13 +187,11 @@ class TriviaQA(Task):
         """1 if the result, what stands between `Result=` and `<submit>`, holds an answer."""
         return measure.contains(_result(answer_text), problem["aliases"])
 
-    def measures(self, answer_text: str, problem: Problem) -> dict[str, float]:
-        result, answers = _result(answer_text), problem["aliases"]
-        return {
-            "first_20_words": measure.contains_early(result, answers),
-            "exact_match": measure.exact_match(result, answers),
-            "f1": measure.f1(result, answers),
-        }
+    measures = {
+        "first_20_words": _of_result("answer in the first 20 words", measure.contains_early),
+        "exact_match": _of_result("exact match", measure.exact_match),
+        "f1": _of_result("F1", measure.f1),
+    }
 
     def find(self, text: str, problem: Problem) -> tuple[int, int] | None:
         return measure.find(text, problem["aliases"])
@@ -196,12 +205,6 @@ class TriviaQA(Task):
             for row in rows
         ]
         return diagnose(wiki.searcher, searches)
-
-
-def _result(answer_text: str) -> str:
-    """What the model hands in; empty if it hands in nothing."""
-    results = _RESULT.findall(answer_text)
-    return results[-1].strip() if results else ""
 
 
 # --- questions -------------------------------------------------------------------------------------

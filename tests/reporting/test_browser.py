@@ -38,6 +38,7 @@ def page(tmp_path_factory):
             records={"after": {1: {"ppo": {"lam": 0.95}}}},
             prompt="What is 1+1?",
             find=lambda text, problem: None,
+            measures={},
             diagnoses={},
         )
         for task in ("one", "two")

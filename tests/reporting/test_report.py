@@ -1,3 +1,4 @@
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
@@ -31,6 +32,7 @@ def results():
         records={"after": {1: {"ppo": {"lam": 0.95}}, 2: {"ppo": {"lam": 0.95}}}},
         prompt="What is 1+1?",
         find=lambda text, problem: (0, 2) if text.startswith("42") else None,
+        measures={},
         diagnoses={},
     )
 
@@ -127,14 +129,15 @@ def test_with_a_warm_start_there_are_three_columns(results):
         column: {seed: table.assign(f1=f1) for seed, table in tables.items()}
         for (column, tables), f1 in zip(warm.columns.items(), (0.0, 0.25, 0.75))
     }
-    warmed = replace(warm, columns=columns)
+    warmed = replace(warm, columns=columns, measures={"f1": "the F1"})
     metrics = warmed.metrics()
     assert list(metrics) == ["before", "warm_start", "after"]
     assert metrics["warm_start"]["sampled"]["correct_rate"] == 0.25
     assert [metrics[column]["greedy"]["f1"] for column in metrics] == [0.0, 0.25, 0.75]
     page = page_of(warmed)
     assert "<th>warm start</th>" in page
-    assert "75.0%" in page
+    row = re.search(r"the F1</td>\s*(<td.*)<td></td>", page)
+    assert re.findall(r"[\d.]+%", row[1]) == ["0.0%", "25.0%", "75.0%"]
 
 
 def test_a_subset_of_the_test_has_rows_of_its_own(results):

@@ -256,14 +256,13 @@ def test_reward(text, reward):
     assert TASK.reward(text, {"aliases": ["Tirana", "Tiranë"]}) == reward
 
 
+def measured(text):
+    return {name: each.of(text, {"aliases": ["Tirana"]}) for name, each in TASK.measures.items()}
+
+
 def test_measures():
-    problem = {"aliases": ["Tirana"]}
-    assert TASK.measures("Result=Tirana<submit>", problem) == {
-        "first_20_words": 1,
-        "exact_match": 1,
-        "f1": 1,
-    }
-    long = TASK.measures("Result=" + "word " * 20 + "Tirana<submit>", problem)
+    assert measured("Result=Tirana<submit>") == {"first_20_words": 1, "exact_match": 1, "f1": 1}
+    long = measured("Result=" + "word " * 20 + "Tirana<submit>")
     assert long["first_20_words"] == long["exact_match"] == 0
     assert long["f1"] == pytest.approx(2 / 22)
 
