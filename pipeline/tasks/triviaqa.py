@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from zlib import crc32
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -187,7 +187,7 @@ class TriviaQA(Task):
         """1 if the result, what stands between `Result=` and `<submit>`, holds an answer."""
         return measure.contains(_result(answer_text), problem["aliases"])
 
-    measures = {
+    measures: ClassVar[Mapping[str, Measure]] = {
         "first_20_words": _of_result("answer in the first 20 words", measure.contains_early),
         "exact_match": _of_result("exact match", measure.exact_match),
         "f1": _of_result("F1", measure.f1),
