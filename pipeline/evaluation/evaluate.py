@@ -1,4 +1,4 @@
-"""Plays every test problem twice, sampled and greedy, and keeps one row for each episode."""
+"""Rolls out every test problem twice, sampled and greedy, and keeps one row for each episode."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ both are always reported."""
 
 
 class EvaluationSettings(BaseModel):
-    """How to play the test problems."""
+    """How to roll out the test problems."""
 
     model_config = ConfigDict(extra="forbid")
     batch_size: int = Field(ge=1)
@@ -78,7 +78,7 @@ def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[
         },
         "end_reason": str(history.end_reason),
         "tool_calls": len(history.calls),
-        "query_tokens": len(history.segments[0].tokens),
+        "prompt_tokens": len(history.segments[0].tokens),
         "model_tokens": sum(len(s.tokens) for s in written if not s.system),
         "tool_tokens": sum(len(s.tokens) for s in written if s.system),
         "segments": [

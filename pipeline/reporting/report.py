@@ -13,20 +13,20 @@ from markupsafe import Markup
 from pipeline.environment.history import STYLES
 from pipeline.evaluation.evaluate import MODES, problem_of
 from pipeline.evaluation.labels import Label
-from pipeline.reporting.figures import correct_rates, label_shares, learning_curves, lengths
+from pipeline.reporting.figures import accuracies, label_shares, learning_curves, lengths
 from pipeline.reporting.results import TaskResults
 from pipeline.tools.protocol import RESPONSE
 
-COLUMNS = {"before": "pretrained", "warm_start": "warm start", "after": "after training"}
-"""The report's columns and their titles."""
+COLUMNS = {"base": "base", "sft": "after the warm start (sft)", "rl": "after training (rl)"}
+"""The report's columns, a checkpoint each, and their titles."""
 
 PRINTED = 1
 """How many pairs of episodes for each label are printed on paper."""
 
 
 def figures(results: Sequence[TaskResults], titles: Mapping[str, str]) -> dict[str, str]:
-    """The report's figures as SVG files, by name: `rates`, and `<task>-curve`, `-labels`, `-lengths`."""
-    drawn = {"rates": correct_rates({task.name: task.metrics() for task in results}, titles)}
+    """The report's figures as SVG files, by name: `accuracy`, and `<task>-curve`, `-labels`, `-lengths`."""
+    drawn = {"accuracy": accuracies({task.name: task.metrics() for task in results}, titles)}
     for task in results:
         drawn[f"{task.name}-curve"] = learning_curves(
             {titles[column]: seeds for column, seeds in task.curves.items()}
@@ -54,7 +54,7 @@ def render(
         drawn: the figures.
         differences: if the page compares two runs, the params that differ, with the value of each.
     """
-    template = environment().get_template("report.html")
+    template = templates().get_template("report.html")
     return template.render(
         results=results,
         titles=titles,
@@ -69,7 +69,7 @@ def render(
     )
 
 
-def environment() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
     """Where the pages' templates are found, and what they share."""
     shared = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import PairedComparison
 from pipeline.evaluation.evaluate import MODES
 from pipeline.evaluation.labels import Label
-from pipeline.evaluation.metrics import rates
+from pipeline.evaluation.metrics import accuracies
 from pipeline.files import require
 from pipeline.tasks import Problem, load_task
 from pipeline.workspace import analysis_path, read_table, setup_path, training_path
@@ -45,9 +45,9 @@ class TaskResults:
     diagnoses: Mapping[str, str]  # as `Task.diagnoses`
 
     def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Correct rates by column and by what `rates` returns."""
+        """Accuracies by column and by the rows of `accuracies`."""
         return {
-            column: rates(list(tables.values()), list(self.measures))
+            column: accuracies(list(tables.values()), list(self.measures))
             for column, tables in self.columns.items()
         }
 
@@ -89,13 +89,13 @@ class TaskResults:
         )
 
     def compared_rows(self) -> Iterator[tuple[str, PairedComparison]]:
-        """The comparison for each of the rows of `rates`."""
+        """The comparison for each of the rows of `accuracies`."""
         for subset in sorted(set(self._any_table["subset"])):
             for mode in MODES:
                 yield f"{subset} {mode}".strip(), self.comparison(mode, subset)
 
     def shown_pairs(self) -> list[dict[str, Any]]:
-        """Some pairs of episodes for each mode, label before and label after, the wrong ones first.
+        """Some pairs of episodes for each mode, label in the first column and in the second, the wrong ones first.
 
         Each has `mode`, `change` ("fixed", "broken", "still wrong" or "still right"), and
         the episodes `first` and `second`.
@@ -148,11 +148,11 @@ class TaskResults:
 
 
 def columns_of(episodes: pd.DataFrame) -> dict[str, dict[int, pd.DataFrame]]:
-    """The stage `analyse`'s table by column, "before", "warm_start" (if any) and "after", and seed."""
+    """The stage `analyse`'s table by checkpoint, "base", "sft" (if any) and "rl", and seed."""
     columns: dict[str, dict[int, pd.DataFrame]] = {}
     seeds = episodes["training_seed"].fillna(UNTRAINED)
-    for (when, seed), table in episodes.groupby(["when", seeds], sort=False):
-        columns.setdefault(str(when), {})[int(cast(int, seed))] = table.reset_index(drop=True)
+    for (checkpoint, seed), table in episodes.groupby(["checkpoint", seeds], sort=False):
+        columns.setdefault(str(checkpoint), {})[int(cast(int, seed))] = table.reset_index(drop=True)
     return columns
 
 
@@ -161,7 +161,7 @@ def read_results(root: Path, task: str, seeds: Sequence[int]) -> TaskResults:
     made_by = f"analyse@{task}"
     episodes = read_table(require(root / analysis_path(task), made_by), made_by)
     columns = columns_of(episodes)
-    if absent := sorted(set(seeds) - set(columns.get("after", {}))):
+    if absent := sorted(set(seeds) - set(columns.get("rl", {}))):
         raise PipelineError(
             f"{root / analysis_path(task)} has no episodes of seed {absent[0]}: "
             f"run `dvc repro {made_by}`"
@@ -173,10 +173,10 @@ def read_results(root: Path, task: str, seeds: Sequence[int]) -> TaskResults:
     prompt = require(root / setup_path(task), f"demonstrate@{task}") / "prompt.txt"
     return TaskResults(
         name=task,
-        columns={**columns, "after": {seed: columns["after"][seed] for seed in seeds}},
-        curves={"after": {seed: pd.read_csv(run / "curve.csv") for seed, run in runs.items()}},
+        columns={**columns, "rl": {seed: columns["rl"][seed] for seed in seeds}},
+        curves={"rl": {seed: pd.read_csv(run / "curve.csv") for seed, run in runs.items()}},
         records={
-            "after": {
+            "rl": {
                 seed: json.loads((run / "record.json").read_text()) for seed, run in runs.items()
             }
         },
@@ -201,13 +201,13 @@ def _pair(row: Mapping[Any, Any]) -> dict[str, Any]:
         }
         for side in ("first", "second")
     }
-    before, after = (bool(episode["reward"]) for episode in episodes.values())
+    was, became = (bool(episode["reward"]) for episode in episodes.values())
     change = {
         (False, True): "fixed",
         (True, False): "broken",
         (False, False): "still wrong",
         (True, True): "still right",
-    }[before, after]
+    }[was, became]
     for episode in episodes.values():
         episode["id"] = row["id"]
     return {"mode": row["mode"], "change": change, **episodes}
