@@ -13,7 +13,8 @@ from pipeline.files import require
 if TYPE_CHECKING:
     import pandas as pd
 
-PRETRAINED = Path("data/models/pretrained")
+BASE = Path("data/models/base")
+"""The model that every task starts from."""
 
 
 DOCUMENTS = Path("data/wiki/documents.jsonl.gz")
@@ -57,7 +58,7 @@ def problems_path(task: str, split: str) -> Path:
 
 
 def setup_path(task: str) -> Path:
-    """What every episode of the task is played with: a folder of prompt.txt and tools.json."""
+    """What every episode of the task begins with and calls: a folder of prompt.txt and tools.json."""
     return Path("data/setup") / task
 
 
@@ -65,13 +66,33 @@ def demonstrations_path(task: str) -> Path:
     return Path("data/demonstrations") / f"{task}.jsonl"
 
 
-def start_path(task: str) -> Path:
-    """The folder of the warm-started model; without `models.WEIGHTS_FILE` if there was no warm start."""
-    return Path("data/models") / f"{task}-start"
+def seed_of(checkpoint: str) -> int | None:
+    """The training's seed of the checkpoint "rl-<seed>"; None for "base" and "sft".
+
+    Raises PipelineError for any other name.
+    """
+    if checkpoint in ("base", "sft"):
+        return None
+    kind, _, seed = checkpoint.partition("-")
+    if kind != "rl" or not seed.isdigit():
+        raise PipelineError(f"no checkpoint {checkpoint!r}; there is base, sft and rl-<seed>")
+    return int(seed)
 
 
-def policy_path(task: str, seed: int | str) -> Path:
-    return Path("data/models") / f"{task}-{seed}"
+def checkpoint_path(task: str, checkpoint: str) -> Path:
+    """The folder of a model: "base", "sft" after the task's warm start, or "rl-<seed>" after its training.
+
+    Where the task has no warm start, that of "sft" is without `models.policy.WEIGHTS_FILE`.
+    """
+    return BASE if checkpoint == "base" else BASE.parent / f"{task}-{checkpoint}"
+
+
+def checkpoint_stage(task: str, checkpoint: str) -> str:
+    """The stage that writes the folder of a model."""
+    seed = seed_of(checkpoint)
+    if seed is not None:
+        return f"train@{task}-{seed}"
+    return "fetch_model" if checkpoint == "base" else f"warm_start@{task}"
 
 
 def training_path(task: str, seed: int) -> Path:
@@ -84,13 +105,19 @@ def live_path(task: str, seed: int) -> Path:
     return Path("live") / f"{task}-{seed}"
 
 
-def episodes_path(task: str, when: str) -> Path:
-    """`when` is "before", "warm_start" or "after-<seed>"."""
-    return Path("data/episodes") / task / f"{when}.parquet"
+def episodes_path(task: str, checkpoint: str) -> Path:
+    """The episodes of a checkpoint, "base", "sft" or "rl-<seed>", on the task's test problems."""
+    return Path("data/episodes") / task / f"{checkpoint}.parquet"
+
+
+def episodes_stage(task: str, checkpoint: str) -> str:
+    """The stage that writes them."""
+    seed = seed_of(checkpoint)
+    return f"evaluate_{checkpoint}@{task}" if seed is None else f"evaluate_rl@{task}-{seed}"
 
 
 def analysis_path(task: str) -> Path:
-    """The episodes of all models with their labels."""
+    """The episodes of all checkpoints with their labels."""
     return Path("data/analysis") / f"{task}.parquet"
 
 

@@ -15,6 +15,7 @@ from dvc.scm import SCMError
 
 from pipeline.errors import PipelineError
 from pipeline.files import replacing
+from pipeline.nested import flatten
 from pipeline.reporting.report import figures, render
 from pipeline.reporting.results import TaskResults, read_results
 from pipeline.workspace import REPORTS, analysis_path, setup_path, training_path
@@ -87,28 +88,21 @@ def _side_by_side(first: TaskResults, second: TaskResults) -> TaskResults:
     runs = {"first": first, "second": second}
     return TaskResults(
         name=second.name,
-        columns={name: run.columns["after"] for name, run in runs.items()},
-        curves={name: run.curves["after"] for name, run in runs.items()},
-        records={name: run.records["after"] for name, run in runs.items()},
+        columns={name: run.columns["rl"] for name, run in runs.items()},
+        curves={name: run.curves["rl"] for name, run in runs.items()},
+        records={name: run.records["rl"] for name, run in runs.items()},
         prompt=second.prompt,
         find=second.find,
+        measures=second.measures,
+        diagnoses=second.diagnoses,
     )
 
 
 def _differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The params that differ, keys with dots."""
-    one, other = _flat(first), _flat(second)
+    one, other = flatten(first), flatten(second)
     keys = [key for key in one | other if one.get(key) != other.get(key)]
     return {key: (one.get(key, "none"), other.get(key, "none")) for key in keys}
-
-
-def _flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in params.items():
-        found |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return found
 
 
 if __name__ == "__main__":

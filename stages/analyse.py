@@ -7,36 +7,30 @@ from pipeline.evaluation.analysis import analyse
 from pipeline.files import replacing, require
 from pipeline.params import load_params
 from pipeline.tasks import load_task
-from pipeline.workspace import analysis_path, episodes_path, read_setup, read_table
+from pipeline.workspace import analysis_path, episodes_path, episodes_stage, read_setup, read_table
 from stages.common import run_stage
 
 
 def main(task: str) -> None:
-    """Writes data/analysis/<task>.parquet: the episodes of all models, one row each."""
+    """Writes data/analysis/<task>.parquet: the episodes of all checkpoints, one row each."""
     params = load_params()
-    made_by = {
-        "before": f"evaluate_before@{task}",
-        "warm_start": f"evaluate_warm_start@{task}",
-        **{f"after-{seed}": f"evaluate_after@{task}-{seed}" for seed in params.seeds},
-    }
-    tables = {
-        when: read_table(require(episodes_path(task, when), stage), stage)
-        for when, stage in made_by.items()
-    }
-    for when, table in tables.items():
-        if table.empty and when != "warm_start":  # that is empty where there was none
+    checkpoints = ["base", "sft", *(f"rl-{seed}" for seed in params.seeds)]
+    tables = {}
+    for checkpoint in checkpoints:
+        path, stage = episodes_path(task, checkpoint), episodes_stage(task, checkpoint)
+        tables[checkpoint] = read_table(require(path, stage), stage)
+        if tables[checkpoint].empty and checkpoint != "sft":  # that is empty without a warm start
             raise PipelineError(
-                f"{episodes_path(task, when)} holds no episodes: "
-                f"run `dvc repro --single-item --force {made_by[when]}`"
+                f"{path} holds no episodes: run `dvc repro --single-item --force {stage}`"
             )
-    played = load_task(task)
+    learned = load_task(task)
     _, resources = read_setup(task)
-    tools = played.tools(params.task(task).tools, resources)
+    tools = learned.tools(params.task(task).tools, resources)
     together = pd.concat([t for t in tables.values() if not t.empty], ignore_index=True)
-    analysed = analyse(together, played, tools)
+    analysed = analyse(together, learned, tools)
     with replacing(analysis_path(task)) as beside:
         analysed.to_parquet(beside, index=False)
-    wrong = analysed[(analysed["when"] == "after") & (analysed["reward"] == 0)]
+    wrong = analysed[(analysed["checkpoint"] == "rl") & (analysed["reward"] == 0)]
     print(f"{task}: {len(analysed)} episodes; wrong after training, of both modes and all seeds:")
     print(wrong["label"].value_counts().to_string(header=False) if len(wrong) else "none")
 

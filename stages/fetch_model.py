@@ -3,15 +3,15 @@
 from pipeline.files import replacing
 from pipeline.models.fetch import fetch_model
 from pipeline.params import load_params
-from pipeline.workspace import PRETRAINED
+from pipeline.workspace import BASE
 from stages.common import run_stage
 
 
 def main() -> None:
-    """Writes data/models/pretrained."""
+    """Writes data/models/base."""
     source = load_params().model
     print(f"fetching the pretrained model (source: {source.source}) ...", flush=True)
-    with replacing(PRETRAINED) as beside:
+    with replacing(BASE) as beside:
         fetch_model(source, beside)
 
 

@@ -7,13 +7,13 @@ from pipeline.files import replacing
 from pipeline.params import load_params
 from pipeline.reporting.report import COLUMNS, figures, render
 from pipeline.reporting.results import read_results
-from pipeline.reporting.tables import curves_table, episode_pictures, labels_table, rates_table
+from pipeline.reporting.tables import accuracy_table, curves_table, episode_pictures, labels_table
 from pipeline.workspace import REPORTS
 from stages.common import run_stage
 
 
 def main() -> None:
-    """Writes reports/metrics.json, curves.csv, labels.csv, rates.csv, figures and index.html."""
+    """Writes reports/metrics.json, the tables, the figures and index.html."""
     params = load_params()
     results = [read_results(Path(), task, params.seeds) for task in params.tasks]
     metrics = {result.name: result.metrics() for result in results}
@@ -21,7 +21,7 @@ def main() -> None:
     tables = {
         "curves": curves_table(results),
         "labels": labels_table(results),
-        "rates": rates_table(metrics),
+        "accuracy": accuracy_table(metrics),
     }
     page = render(results, COLUMNS, drawn)
     # Everything is computed before anything is replaced.
@@ -40,13 +40,13 @@ def main() -> None:
             (new_figures / f"{name}.svg").write_text(svg)
         new_page.write_text(page)
     for task, columns in metrics.items():
-        for row, after in columns["after"].items():
-            rates = ", ".join(
-                f"{columns[column][row]['correct_rate']:.1%} {title}"
-                for column, title in COLUMNS.items()
-                if column in columns
+        for row, rl in columns["rl"].items():
+            accuracies = ", ".join(
+                f"{columns[checkpoint][row]['accuracy']:.1%} {title}"
+                for checkpoint, title in COLUMNS.items()
+                if checkpoint in columns
             )
-            print(f"{task}, {row}: correct {rates} (n = {after['n']})")
+            print(f"{task}, {row}: accuracy {accuracies} (n = {rl['n']})")
 
 
 if __name__ == "__main__":

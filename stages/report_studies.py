@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.errors import PipelineError
 from pipeline.files import replacing
-from pipeline.reporting.studies import MASTERED, Run, figures, render, summarize
+from pipeline.reporting.studies import TARGET, StudyRun, figures, render, summarize
 from pipeline.workspace import ARMS, REPORTS, RUNS
 from stages.common import run_stage
 
@@ -28,22 +28,22 @@ def main() -> None:
             (beside / f"{name}.svg").write_text(svg)
     for task, arms in summaries.items():
         for arm, found in arms.items():
-            rate = found["rates"]["sampled"]
+            accuracy = found["accuracies"]["sampled"]
             print(
-                f"{task}, {arm}: sampled correct {rate['correct_rate']:.1%} ({rate['low']:.1%} to "
-                f"{rate['high']:.1%}), {found['mastered']['sampled']} of {len(found['seeds'])} seeds at "
-                f"{MASTERED:.0%}, greedy {found['mastered']['greedy']}"
+                f"{task}, {arm}: sampled accuracy {accuracy['accuracy']:.1%} ({accuracy['low']:.1%} to "
+                f"{accuracy['high']:.1%}), {found['reached']['sampled']} of {len(found['seeds'])} seeds at "
+                f"{TARGET:.0%}, greedy {found['reached']['greedy']}"
             )
 
 
-def _read(arms: list[str]) -> dict[str, dict[str, dict[int, Run]]]:
+def _read(arms: list[str]) -> dict[str, dict[str, dict[int, StudyRun]]]:
     """The runs by task, arm (in the order of the file) and seed."""
-    found: dict[str, dict[str, dict[int, Run]]] = {}
+    found: dict[str, dict[str, dict[int, StudyRun]]] = {}
     for folder in sorted(RUNS.glob("[!.]*-*-*")):  # not the half-written ones
         task, arm, seed = folder.name.split("-")
         if arm not in arms:
             raise PipelineError(f"{folder} is of no arm in {ARMS}: remove the folder")
-        found.setdefault(task, {}).setdefault(arm, {})[int(seed)] = Run(
+        found.setdefault(task, {}).setdefault(arm, {})[int(seed)] = StudyRun(
             pd.read_csv(folder / "curve.csv"),
             json.loads((folder / "record.json").read_text()),
             pd.read_csv(folder / "episodes.csv", keep_default_na=False),

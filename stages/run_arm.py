@@ -15,7 +15,7 @@ from pipeline.params import Params, load_params
 from pipeline.tasks import load_task, task_names
 from pipeline.workspace import ARMS, STUDY_COLUMNS, live_path, read_setup, run_path
 from stages.common import run_stage
-from stages.evaluate import play
+from stages.evaluate import roll_out
 from stages.train import train
 
 
@@ -30,11 +30,11 @@ def main(task: str, arm: str, seed: int) -> None:
     with replacing(target) as beside, tempfile.TemporaryDirectory() as folder:
         policy = Path(folder) / "policy"
         train(params, task, seed, policy, beside, live_path(f"{task}-{arm}", seed))
-        episodes = play(params, task, policy, f"after-{seed}", seed)
-        played = load_task(task)
+        episodes = roll_out(params, task, policy, f"rl-{seed}")
+        studied = load_task(task)
         _, resources = read_setup(task)
-        tools = played.tools(params.task(task).tools, resources)
-        labelled = analyse(episodes, played, tools)
+        tools = studied.tools(params.task(task).tools, resources)
+        labelled = analyse(episodes, studied, tools)
         labelled[STUDY_COLUMNS].to_csv(beside / "episodes.csv", index=False)
 
 

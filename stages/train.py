@@ -20,14 +20,14 @@ from pipeline.training.run import train as train_policy
 from pipeline.training.stability import Unstable
 from pipeline.training.tracking import tracking
 from pipeline.workspace import (
-    PRETRAINED,
+    BASE,
+    checkpoint_path,
+    checkpoint_stage,
     live_path,
-    policy_path,
     problems_path,
     read_jsonl,
     read_setup,
     setup_path,
-    start_path,
     training_path,
 )
 from stages.common import run_stage
@@ -41,7 +41,7 @@ def main(task: str, seed: int) -> None:
     params = load_params()
     # Opened together and first: a place that cannot be written is found before the training, not after.
     with (
-        replacing(policy_path(task, seed)) as policy,
+        replacing(checkpoint_path(task, f"rl-{seed}")) as policy,
         replacing(training_path(task, seed)) as record,
     ):
         train(params, task, seed, policy, record, live_path(task, seed))
@@ -56,9 +56,9 @@ def train(
     problems_file = problems_path(task, "train")
     problems = read_jsonl(problems_file, f"prepare@{task}")
     prompt, resources = read_setup(task)
-    start = require(start_path(task), f"warm_start@{task}")
+    start = require(checkpoint_path(task, "sft"), checkpoint_stage(task, "sft"))
     if not (start / WEIGHTS_FILE).exists():
-        start = require(PRETRAINED, "fetch_model")
+        start = require(BASE, "fetch_model")
     policy, tokenizer = load_policy(start, params.machine.resolve_device())
     learned = load_task(task)
     env = TaskEnvironment(
@@ -70,7 +70,7 @@ def train(
         section.environment,
     )
     record = {
-        "model": json.loads((PRETRAINED / SOURCE_FILE).read_text()),
+        "model": json.loads((BASE / SOURCE_FILE).read_text()),
         task: section.model_dump(mode="json", exclude={"data": True, "train": set(NAMES)}),
         params.train.algorithm: algorithm.config.model_dump(mode="json"),
         "machine": params.machine.describe(),

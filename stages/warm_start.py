@@ -3,18 +3,18 @@
 from pipeline.files import replacing, require
 from pipeline.params import load_params
 from pipeline.tasks import Demonstration
-from pipeline.workspace import PRETRAINED, demonstrations_path, read_jsonl, read_setup, start_path
+from pipeline.workspace import BASE, checkpoint_path, demonstrations_path, read_jsonl, read_setup
 from stages.common import run_stage
 
 
 def main(task: str) -> None:
-    """Writes data/models/<task>-start: the model and its losses; with 0 steps only a note."""
+    """Writes data/models/<task>-sft: the model and its losses; with 0 steps only a note."""
     params = load_params()
     settings = params.task(task).warm_start
-    with replacing(start_path(task)) as beside:
+    with replacing(checkpoint_path(task, "sft")) as beside:
         if settings.steps == 0:
             beside.mkdir()
-            (beside / "README").write_text("No warm start: PPO starts from the pretrained model.\n")
+            (beside / "README").write_text("No warm start: training starts from the base model.\n")
             print(f"{task}: no warm start")
             return
         # Seconds, which a task without a warm start does not wait for.
@@ -27,7 +27,7 @@ def main(task: str) -> None:
         rows = read_jsonl(demonstrations_path(task), f"demonstrate@{task}")
         prompt, _ = read_setup(task)
         policy, tokenizer = load_policy(
-            require(PRETRAINED, "fetch_model"), params.machine.resolve_device()
+            require(BASE, "fetch_model"), params.machine.resolve_device()
         )
         losses = []
         steps = warm_start(

@@ -32,13 +32,13 @@ STAGES = (
         for stage in (
             "prepare",
             "demonstrate",
-            "evaluate_before",
+            "evaluate_base",
             "warm_start",
-            "evaluate_warm_start",
+            "evaluate_sft",
             "analyse",
         )
     ),
-    *(f"{stage}@{task}-1" for task in TASKS for stage in ("train", "evaluate_after")),
+    *(f"{stage}@{task}-1" for task in TASKS for stage in ("train", "evaluate_rl")),
 )
 
 
@@ -121,15 +121,15 @@ def project(tmp_path_factory):
 def test_all_stages_run_and_are_recorded(project):
     assert set(STAGES) == set(locked(project))
     metrics = json.loads((project / "reports/metrics.json").read_text())
-    assert list(metrics["arithmetic"]) == ["before", "after"]
-    assert list(metrics["triviaqa"]) == ["before", "warm_start", "after"]
-    assert metrics["word_problems"]["after"]["unseen greedy"]["n"] == 3
+    assert list(metrics["arithmetic"]) == ["base", "rl"]
+    assert list(metrics["triviaqa"]) == ["base", "sft", "rl"]
+    assert metrics["word_problems"]["rl"]["unseen greedy"]["n"] == 3
     measures = {"triviaqa": {"first_20_words", "exact_match", "f1"}}
     for task, columns in metrics.items():
         for modes in columns.values():
             for mode in ("sampled", "greedy"):
                 rate = modes[mode]
-                assert set(rate) == {"correct_rate", "low", "high", "n"} | measures.get(task, set())
+                assert set(rate) == {"accuracy", "low", "high", "n"} | measures.get(task, set())
                 assert rate["n"] == 4
     curves = pd.read_csv(project / "reports/tables/curves.csv")
     assert curves["episodes"].tolist() == [4, 8] * 3
@@ -141,9 +141,9 @@ def test_all_stages_run_and_are_recorded(project):
     assert "torch" in record["versions"]
     trivia = json.loads((project / "data/training/triviaqa-1/record.json").read_text())
     hashes = trivia["sha256"]
-    assert "data/models/triviaqa-start/model.safetensors" in hashes
+    assert "data/models/triviaqa-sft/model.safetensors" in hashes
     assert "data/setup/triviaqa/tools.json" in hashes
-    assert "data/models/pretrained/model.safetensors" in record["sha256"]
+    assert "data/models/base/model.safetensors" in record["sha256"]
 
 
 def test_the_wiki_tool_searches_the_corpus_that_was_asked_for(project):
@@ -179,7 +179,7 @@ def test_changed_code_of_a_task_or_tool_concerns_only_the_tasks_that_use_it(
     finally:
         (project / file).write_text(code)
         run(project, "dvc", "repro")
-    assert {f"train@{task}-1", f"evaluate_before@{task}"} <= affected
+    assert {f"train@{task}-1", f"evaluate_base@{task}"} <= affected
     assert not [stage for stage in affected if other in stage]
 
 
@@ -198,9 +198,9 @@ def test_another_corpus_reruns_the_index_and_what_follows_but_not_arithmetic(pro
     assert "'build_index'" in printed
     assert "'demonstrate@triviaqa'" in printed
     assert {stage for stage in json.loads(affected) if "@" in stage} == {
-        "evaluate_before@triviaqa",
-        "evaluate_warm_start@triviaqa",
-        "evaluate_after@triviaqa-1",
+        "evaluate_base@triviaqa",
+        "evaluate_sft@triviaqa",
+        "evaluate_rl@triviaqa-1",
         "analyse@triviaqa",
         "train@triviaqa-1",
         "warm_start@triviaqa",
@@ -223,7 +223,7 @@ def test_a_second_run_does_nothing(project):
 
 def test_the_same_seed_gives_the_same_results(project):
     before = locked(project)
-    for stage in ("train@arithmetic-1", "evaluate_after@arithmetic-1"):
+    for stage in ("train@arithmetic-1", "evaluate_rl@arithmetic-1"):
         run(project, "dvc", "repro", "--force", "--single-item", stage)
     assert locked(project) == before
 
@@ -279,7 +279,7 @@ def test_a_bad_param_is_named_and_costs_no_output(project, key, value, complaint
         (project / "params.yaml").write_text(params)
     assert complaint in printed
     assert "Traceback" not in printed
-    assert (project / "data/models/arithmetic-1/model.safetensors").exists()
+    assert (project / "data/models/arithmetic-rl-1/model.safetensors").exists()
     assert (project / "reports/index.html").exists()
     assert "up to date" in run(project, "dvc", "repro")
 
@@ -288,7 +288,7 @@ def test_a_stage_run_before_its_inputs_exist(project, tmp_path):
     copy_project(tmp_path / "copy", {}, share_cache=False)
     for arguments, missing in (
         (("stages.train", "arithmetic", "1"), "prepare@arithmetic"),
-        (("stages.analyse", "arithmetic"), "evaluate_before@arithmetic"),
+        (("stages.analyse", "arithmetic"), "evaluate_base@arithmetic"),
         (("stages.report",), "analyse@arithmetic"),
     ):
         printed = run(tmp_path / "copy", "python", "-m", *arguments, status=1)
@@ -299,7 +299,7 @@ def test_a_stage_run_before_its_inputs_exist(project, tmp_path):
 @pytest.mark.parametrize(
     ("table", "stage", "made_by"),
     [
-        ("data/episodes/arithmetic/before.parquet", ("analyse", "arithmetic"), "evaluate_before@"),
+        ("data/episodes/arithmetic/base.parquet", ("analyse", "arithmetic"), "evaluate_base@"),
         ("data/analysis/arithmetic.parquet", ("report",), "analyse@arithmetic"),
     ],
 )
@@ -320,7 +320,7 @@ def test_a_corrupt_table_leaves_the_last_good_report(project, table, stage, made
 
 
 def test_an_empty_table_is_no_result(project):
-    path = project / "data/episodes/arithmetic/before.parquet"
+    path = project / "data/episodes/arithmetic/base.parquet"
     content = path.read_bytes()
     path.unlink()
     try:
@@ -328,9 +328,7 @@ def test_an_empty_table_is_no_result(project):
         printed = run(project, "python", "-m", "stages.analyse", "arithmetic", status=1)
     finally:
         path.write_bytes(content)
-    expected = (
-        "before.parquet holds no episodes: run `dvc repro --single-item --force evaluate_before@"
-    )
+    expected = "base.parquet holds no episodes: run `dvc repro --single-item --force evaluate_base@"
     assert expected in printed
 
 
@@ -341,20 +339,20 @@ def test_every_episode_has_a_label_and_says_where_it_comes_from(project):
         problems = 7 if task == "word_problems" else 4
         assert len(table) == columns * 2 * problems
         assert set(table["label"]) <= set(Label)
-        for when, model in {"before": "pretrained", "after": f"{task}-1"}.items():
+        for checkpoint, model in {"base": "base", "rl": f"{task}-rl-1"}.items():
             weights = sha256(project / "data/models" / model / WEIGHTS_FILE)
-            assert set(table.loc[table["when"] == when, "checkpoint"]) == {weights}
+            assert set(table.loc[table["checkpoint"] == checkpoint, "weights_sha256"]) == {weights}
         assert set(table["training_seed"].dropna()) == {1}
-        seeds = table.groupby("when")["sampling_seed"].agg(set)
-        assert seeds["before"] == {0}
-        assert seeds["after"] == {0 + 1}  # evaluation.seed and the training's
+        seeds = table.groupby("checkpoint")["sampling_seed"].agg(set)
+        assert seeds["base"] == {0}
+        assert seeds["rl"] == {0 + 1}  # evaluation.seed and the training's
         assert (
             table["label"].isin(["correct", "correct without the tool"]) == table["reward"]
         ).all()
         parts = table["segments"].map(lambda parts: sum(part["tokens"] for part in parts))
         assert (parts == table["model_tokens"] + table["tool_tokens"]).all()
         labels = pd.read_csv(project / "reports/tables/labels.csv")
-        shares = labels[labels["task"] == task].groupby(["mode", "model"])["share"].sum()
+        shares = labels[labels["task"] == task].groupby(["mode", "checkpoint"])["share"].sum()
         assert shares.tolist() == pytest.approx([1.0] * 2 * columns, abs=1e-5)
 
 
@@ -369,7 +367,7 @@ def test_studies_vary_the_params(project):
     episodes = pd.read_csv(project / "studies/runs/arithmetic-grpo-1/episodes.csv")
     assert len(episodes) == 2 * 4
     printed = run(project, "dvc", "repro", "--single-item", "studies/dvc.yaml:report")
-    assert "arithmetic, no_mask: sampled correct" in printed
+    assert "arithmetic, no_mask: sampled accuracy" in printed
     found = json.loads((project / "reports/studies/metrics.json").read_text())["arithmetic"]
     assert list(found) == ["no_mask", "grpo"]
     assert found["no_mask"]["seeds"] == [2]
@@ -389,7 +387,7 @@ def test_experiments_can_be_run_and_compared(project):
     assert "two" in shown
     assert "ppo.cliprange" in shown
     assert "ppo.cliprange" in run(project, "dvc", "params", "diff")
-    assert "arithmetic.after.sampled.n" in run(project, "dvc", "metrics", "diff")
+    assert "arithmetic.rl.sampled.n" in run(project, "dvc", "metrics", "diff")
     assert "index.html" in run(project, "dvc", "plots", "diff")
     printed = run(project, "python", "-m", "scripts.compare", "HEAD", "two")
     assert "arithmetic, sampled: two less HEAD" in printed
@@ -404,7 +402,7 @@ def test_experiments_can_be_run_and_compared(project):
         == 2
     )
     metrics = json.loads((project / "reports/metrics.json").read_text())
-    assert metrics["arithmetic"]["after"]["sampled"]["n"] == 8
+    assert metrics["arithmetic"]["rl"]["sampled"]["n"] == 8
     curves = pd.read_csv(project / "reports/tables/curves.csv")
     assert set(curves["run"]) == {"arithmetic-1", "arithmetic-2"}
     # A seed decides what is played and how: the two runs differ.

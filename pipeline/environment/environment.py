@@ -17,7 +17,7 @@ from pipeline.environment.history import CallRecord, EndReason, TextHistory
 from pipeline.errors import PipelineError
 from pipeline.models.sampler import Sampler, StopReason
 from pipeline.tasks import Problem, Task
-from pipeline.tools import BatchTool, Tool, ToolError, ToolResponse
+from pipeline.tools import BatchTool, ErrorKind, Tool, ToolError, ToolResponse
 from pipeline.tools.protocol import (
     CALL,
     REQUEST,
@@ -165,8 +165,8 @@ class TextEnvironment:
                 CallRecord(
                     tool=call.tool if call else "",
                     argument=call.argument if call else "",
-                    answer=_text_of(answer),
-                    error=isinstance(answer, Exception),
+                    output=_text_of(answer),
+                    error_kind=_error_kind(answer),
                     cut=cut,
                     details=answer.details if isinstance(answer, ToolResponse) else {},
                 )
@@ -200,9 +200,13 @@ class TextEnvironment:
     def _objection(self, call: ToolCall | None) -> ToolError | None:
         """What is wrong with a call that no tool can be asked to answer."""
         if call is None:
-            return ToolError(f"a call is written {REQUEST}<tool name>input{CALL}")
+            return ToolError(
+                f"a call is written {REQUEST}<tool name>input{CALL}", ErrorKind.MALFORMED
+            )
         if call.tool not in self.tools:
-            return ToolError(f"no tool {call.tool!r}; there is {', '.join(self.tools)}")
+            return ToolError(
+                f"no tool {call.tool!r}; there is {', '.join(self.tools)}", ErrorKind.UNKNOWN_TOOL
+            )
         return None
 
     def _tool_segment(self, answer: str) -> tuple[str, list[int], bool]:
@@ -251,6 +255,13 @@ def _named(tools: Sequence[Tool]) -> dict[str, Tool]:
             )
         named[name] = tool
     return named
+
+
+def _error_kind(answer: ToolResponse | str | Exception) -> str:
+    """A tool error's kind; empty where the tool answered."""
+    if isinstance(answer, ToolError):
+        return str(answer.kind)
+    return str(ErrorKind.CRASHED) if isinstance(answer, Exception) else ""
 
 
 def _name_of(tool: Tool) -> str:

@@ -41,10 +41,15 @@ class CallRecord:
 
     tool: str  # the name it called; empty where the call could not be read
     argument: str
-    answer: str  # whole, even if it did not all enter the text
-    error: bool  # whether the answer says what was wrong with the call
-    cut: bool  # whether the answer was cut off at the limit of its tokens
+    output: str  # what the tool said, whole, even if it did not all enter the text
+    error_kind: str  # where the output says what was wrong, a `tools.ErrorKind`; else empty
+    cut: bool  # whether the output was cut off at the limit of its tokens
     details: Mapping[str, Any]  # what the tool itself recorded
+
+    @property
+    def error(self) -> bool:
+        """Whether the call failed."""
+        return self.error_kind != ""
 
 
 @dataclass(frozen=True)

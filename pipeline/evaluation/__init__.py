@@ -1,1 +1,1 @@
-"""Playing the test problems and saying how well it went."""
+"""Rolling out the test problems, and saying how well it went and why."""

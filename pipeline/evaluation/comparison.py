@@ -1,12 +1,11 @@
 """Two runs on the same items: is the one better, or was it chance?"""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scipy import stats
 
-from pipeline.evaluation.metrics import CONFIDENCE
+from pipeline.evaluation.intervals import paired_difference
 
 
 @dataclass(frozen=True)
@@ -40,21 +39,13 @@ class PairedComparison:
 
     @property
     def difference(self) -> float:
-        """The second run's correct rate less the first's."""
+        """The second run's accuracy less the first's."""
         return (self.only_second - self.only_first) / self.n
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The difference's 95% interval: Wald's with half an item added to each of the four counts.
-
-        Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions",
-        https://doi.org/10.1002/sim.1781.
-        """
-        n, gained, lost = self.n + 2, self.only_second + 0.5, self.only_first + 0.5
-        middle = (gained - lost) / n
-        z = stats.norm.ppf((1 + CONFIDENCE) / 2)
-        half = z * math.sqrt((gained + lost) / n - middle**2) / math.sqrt(n)
-        return max(-1.0, float(middle - half)), min(1.0, float(middle + half))
+        """The difference's 95% interval; see `intervals.paired_difference`."""
+        return paired_difference(self.only_first, self.only_second, self.n)
 
     @property
     def p_value(self) -> float:

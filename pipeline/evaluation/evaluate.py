@@ -1,4 +1,4 @@
-"""Plays every test problem twice, sampled and greedy, and keeps one row for each episode."""
+"""Rolls out every test problem twice, sampled and greedy, and keeps one row for each episode."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from pipeline.chance import number_of
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.environment.history import TextHistory
 from pipeline.models.machine import Machine
-from pipeline.tasks import Problem, Task
+from pipeline.tasks import RECORDED, Problem, Task
 
 MODES = ("sampled", "greedy")
 """Where the right way is already the most likely one, training shows in sampled episodes only, so
@@ -17,7 +17,7 @@ both are always reported."""
 
 
 class EvaluationSettings(BaseModel):
-    """How to play the test problems."""
+    """How to roll out the test problems."""
 
     model_config = ConfigDict(extra="forbid")
     batch_size: int = Field(ge=1)
@@ -46,21 +46,30 @@ def evaluate(
             yield [_row(mode, env.task, p, e) for p, e in zip(batch, episodes, strict=True)]
 
 
+def problem_of(row: Mapping[str, Any]) -> Problem:
+    """The problem of an episode's row: the fields of `tasks.RECORDED`."""
+    return {field: row[field] for field in RECORDED}
+
+
+def _recorded(problem: Problem) -> Problem:
+    """What a row keeps of a problem."""
+    defaults = {"aliases": [problem["answer"]], "kind": None, "subset": ""}
+    return {field: problem.get(field, defaults.get(field)) for field in RECORDED}
+
+
 def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[str, Any]:
     written = history.segments[1:]
     return {
         "mode": mode,
-        "id": problem["id"],
-        "question": problem["question"],
-        "answer": problem["answer"],
-        "answers": problem.get("answers", [problem["answer"]]),
-        "kind": problem.get("kind"),
-        "subset": problem.get("subset", ""),
+        **_recorded(problem),
         "reward": history.reward,
-        **task.measures(history.answer_text, problem),
+        **{
+            name: measure.of(history.answer_text, problem)
+            for name, measure in task.measures.items()
+        },
         "end_reason": str(history.end_reason),
         "tool_calls": len(history.calls),
-        "query_tokens": len(history.segments[0].tokens),
+        "prompt_tokens": len(history.segments[0].tokens),
         "model_tokens": sum(len(s.tokens) for s in written if not s.system),
         "tool_tokens": sum(len(s.tokens) for s in written if s.system),
         "segments": [
@@ -71,8 +80,8 @@ def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[
             {
                 "tool": call.tool,
                 "argument": call.argument,
-                "answer": call.answer,
-                "error": call.error,
+                "output": call.output,
+                "error_kind": call.error_kind,
                 "cut": call.cut,
                 **call.details,
             }

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import datasets
 import evaluate
 import numpy as np
-from scipy import stats
 
 from pipeline import answers
-from pipeline.evaluation.metrics import CONFIDENCE, correct_rate
+from pipeline.evaluation.intervals import bootstrap
+from pipeline.evaluation.metrics import accuracy
 
 Summary = dict[str, float]
 
@@ -40,8 +40,8 @@ class _Measure(evaluate.Metric):
         )
 
 
-class CorrectRate(_Measure):
-    """The share of episodes that got the reward."""
+class Accuracy(_Measure):
+    """The share of episodes whose answer is right."""
 
     schema: ClassVar[dict[str, Any]] = {"predictions": datasets.Value("float64")}
     takes = "predictions: rewards, each 1 or 0"
@@ -106,25 +106,15 @@ class F1(_TextMeasure):
 
     def _compute(self, predictions: list[str], references: list[list[str]]) -> Summary:
         values = self._values(predictions, references)
-        low, high = mean_interval(values)
+        low, high = bootstrap(values)
         return {
             "mean": round(float(np.mean(values)), 4),
-            "low": low,
-            "high": high,
+            "low": round(low, 4),
+            "high": round(high, 4),
             "n": len(values),
         }
 
 
-def mean_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """The percentile bootstrap's 95% interval of the mean; all of one value have no spread."""
-    if len(set(values)) == 1:
-        return float(values[0]), float(values[0])
-    interval = stats.bootstrap(
-        (values,), np.mean, confidence_level=CONFIDENCE, method="percentile", rng=seed
-    ).confidence_interval
-    return round(float(interval.low), 4), round(float(interval.high), 4)
-
-
 def _share(values: Sequence[float]) -> Summary:
-    rate = correct_rate([values])
-    return {"mean": rate["correct_rate"], **{key: rate[key] for key in ("low", "high", "n")}}
+    found = accuracy([values])
+    return {"mean": found["accuracy"], **{key: found[key] for key in ("low", "high", "n")}}

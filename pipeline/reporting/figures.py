@@ -13,11 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from scipy import stats
 
 from pipeline.environment.history import coloured_text
+from pipeline.evaluation.intervals import student
 from pipeline.evaluation.labels import Label
-from pipeline.evaluation.metrics import CONFIDENCE
 
 CURVES = {
     "env/reward_mean": "mean reward of a step's episodes",
@@ -27,30 +26,12 @@ CURVES = {
 STYLE: Any = {"svg.hashsalt": "learning-tools", "svg.fonttype": "none", "font.size": 10}
 LINES = ("#1f6fb2", "#e08a2e", "#b0413e", "#4c8c4a", "#7a5ea8")
 COLOURS = {
-    "before": "#9aa5ae",
-    "warm_start": LINES[1],
-    "after": LINES[0],
+    "base": "#9aa5ae",
+    "sft": LINES[1],
+    "rl": LINES[0],
     "first": LINES[1],  # of a comparison
     "second": LINES[0],
 }
-LABEL_COLOURS = {
-    Label.CORRECT: "#7cc48d",
-    Label.CORRECT_WITHOUT_TOOL: "#c4e3b5",
-    Label.NO_CALL: "#d5dbe0",
-    Label.MALFORMED_CALL: "#b4bec7",
-    Label.UNKNOWN_TOOL: "#939fa9",
-    Label.TOOL_ERROR: "#c9b79c",
-    Label.SYNTAX_ERROR: "#b99cc9",
-    Label.RUNTIME_ERROR: "#d7b8e3",
-    Label.TIME_OUT: "#8f78b0",
-    Label.BAD_SEARCH: "#f2a65e",
-    Label.WRONG_NUMBER: "#f2c75e",
-    Label.OVERLONG_RESPONSE: "#8cc3e8",
-    Label.NO_SUBMIT: "#f2b8b5",
-    Label.MISREAD: "#e57f7a",
-    Label.MISREPORTED: "#d4605a",
-}
-
 NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
@@ -100,9 +81,9 @@ def _lines(axis: Any, seeds: Sequence[pd.Series], colour: str, title: str) -> No
         axis.plot(values.index, values, color=colour, alpha=0.35, linewidth=1)
     together = pd.concat(seeds, axis=1)
     mean = together.mean(axis=1)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1) * together.sem(axis=1)
+    low, high = student(mean, together.sem(axis=1), len(seeds))
     axis.plot(mean.index, mean, color=colour, linewidth=2.2, label=title)
-    axis.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
+    axis.fill_between(mean.index, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def label_shares(shares: pd.DataFrame, titles: Mapping[str, str]) -> str:
@@ -117,20 +98,18 @@ def label_shares(shares: pd.DataFrame, titles: Mapping[str, str]) -> str:
         figure, axis = plt.subplots(figsize=(9, height), layout="constrained")
         for place, column in enumerate(shares.columns):
             left = 0.0
-            for label, share in shares[column].items():
-                colour = LABEL_COLOURS[Label(str(label))]
+            for label, share in (100 * shares[column]).items():
+                colour = Label.of(str(label)).colour
                 name = label if place == 0 else None
                 axis.barh(place, share, left=left, height=0.7, color=colour, label=name)
-                if share >= 0.04:
+                if share >= 4:
                     middle = left + share / 2
-                    axis.text(
-                        middle, place, f"{100 * share:.0f}", ha="center", va="center", fontsize=8
-                    )
+                    axis.text(middle, place, f"{share:.0f}", ha="center", va="center", fontsize=8)
                 left += share
         axis.set_yticks(range(len(shares.columns)), [titles[column] for column in shares.columns])
         axis.invert_yaxis()
-        axis.set_xlim(0, 1)
-        axis.set_xlabel("share of episodes")
+        axis.set_xlim(0, 100)
+        axis.set_xlabel("percent of the episodes")
         axis.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8)
         return _svg(figure)
@@ -150,7 +129,7 @@ def lengths(columns: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> s
             longest = max(int(table[part].max()) for table in columns.values())
             bins = np.linspace(-0.5, longest + 0.5, min(longest + 2, 41))
             for column, table in columns.items():
-                weights = np.full(len(table), 1 / len(table))
+                weights = np.full(len(table), 100 / len(table))
                 axis.hist(
                     table[part],
                     bins=bins,
@@ -162,21 +141,21 @@ def lengths(columns: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> s
                 )
             axis.set_xlabel(f"{label} in an episode")
             axis.spines[["top", "right"]].set_visible(False)
-        axes[0].set_ylabel("share of episodes")
+        axes[0].set_ylabel("percent of the episodes")
         figure.legend(
             *axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False
         )
         return _svg(figure)
 
 
-def correct_rates(
+def accuracies(
     metrics: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]],
     titles: Mapping[str, str],
 ) -> str:
-    """Correct rates with their intervals, a line for each task and way of playing.
+    """Accuracies with their intervals in percent, a line for each task and row of the report.
 
     Args:
-        metrics: rates by task, column and row, as in metrics.json.
+        metrics: accuracies by task, column and row, as in metrics.json.
         titles: the columns' titles, by column.
     """
     lines = [
@@ -189,18 +168,18 @@ def correct_rates(
             if not places:
                 continue  # no task had a warm start
             found = [metrics[lines[i][0]][column][lines[i][1]] for i in places]
-            rates = [rate["correct_rate"] for rate in found]
+            middles = [100 * each["accuracy"] for each in found]
             errors = [
-                [rate["correct_rate"] - rate["low"] for rate in found],
-                [rate["high"] - rate["correct_rate"] for rate in found],
+                [100 * (each["accuracy"] - each["low"]) for each in found],
+                [100 * (each["high"] - each["accuracy"]) for each in found],
             ]
             axis.errorbar(
-                rates, places, xerr=errors, fmt="o", color=COLOURS[column], capsize=3, label=title
+                middles, places, xerr=errors, fmt="o", color=COLOURS[column], capsize=3, label=title
             )
         axis.set_yticks(range(len(lines)), [f"{task}, {row}" for task, row in lines])
         axis.invert_yaxis()
-        axis.set_xlim(-0.02, 1.02)
-        axis.set_xlabel("share of test problems answered correctly, with its 95% interval")
+        axis.set_xlim(-2, 102)
+        axis.set_xlabel("accuracy: test problems answered right, in percent, with its 95% interval")
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside upper right", ncols=len(titles), frameon=False)

@@ -11,23 +11,22 @@ import pandas as pd
 from markupsafe import Markup
 
 from pipeline.environment.history import STYLES
-from pipeline.evaluation.evaluate import MODES
+from pipeline.evaluation.evaluate import MODES, problem_of
 from pipeline.evaluation.labels import Label
-from pipeline.reporting.explanations import DIAGNOSES, EXPLANATIONS
-from pipeline.reporting.figures import correct_rates, label_shares, learning_curves, lengths
-from pipeline.reporting.results import MEASURES, TaskResults
+from pipeline.reporting.figures import accuracies, label_shares, learning_curves, lengths
+from pipeline.reporting.results import TaskResults
 from pipeline.tools.protocol import RESPONSE
 
-COLUMNS = {"before": "pretrained", "warm_start": "warm start", "after": "after training"}
-"""The report's columns and their titles."""
+COLUMNS = {"base": "base", "sft": "after the warm start (sft)", "rl": "after training (rl)"}
+"""The report's columns, a checkpoint each, and their titles."""
 
 PRINTED = 1
 """How many pairs of episodes for each label are printed on paper."""
 
 
 def figures(results: Sequence[TaskResults], titles: Mapping[str, str]) -> dict[str, str]:
-    """The report's figures as SVG files, by name: `rates`, and `<task>-curve`, `-labels`, `-lengths`."""
-    drawn = {"rates": correct_rates({task.name: task.metrics() for task in results}, titles)}
+    """The report's figures as SVG files, by name: `accuracy`, and `<task>-curve`, `-labels`, `-lengths`."""
+    drawn = {"accuracy": accuracies({task.name: task.metrics() for task in results}, titles)}
     for task in results:
         drawn[f"{task.name}-curve"] = learning_curves(
             {titles[column]: seeds for column, seeds in task.curves.items()}
@@ -55,16 +54,13 @@ def render(
         drawn: the figures.
         differences: if the page compares two runs, the params that differ, with the value of each.
     """
-    template = environment().get_template("report.html")
+    template = templates().get_template("report.html")
     return template.render(
         results=results,
         titles=titles,
         differences=differences,
         modes=MODES,
-        measures=MEASURES,
-        explanations={str(each): texts for each, texts in EXPLANATIONS.items()},
-        wrong=[str(each) for each in Label if not each.right],
-        diagnoses=DIAGNOSES,
+        labels={str(each): each for each in Label},
         printed=PRINTED,
         response_tag=RESPONSE,
         marked=_marked,
@@ -73,7 +69,7 @@ def render(
     )
 
 
-def environment() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
     """Where the pages' templates are found, and what they share."""
     shared = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -90,7 +86,7 @@ def environment() -> jinja2.Environment:
 def _marked(task: TaskResults, row: Mapping[str, Any], text: str) -> Markup:
     """A tool's text with the answer marked where it stands in it."""
     plain = text.removesuffix(RESPONSE)
-    span = task.find(plain, row)
+    span = task.find(plain, problem_of(row))
     if span is None:
         return Markup.escape(text)
     start, end = span

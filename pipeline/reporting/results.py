@@ -10,21 +10,13 @@ from typing import Any, cast
 import pandas as pd
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.analysis import DIAGNOSIS
 from pipeline.evaluation.comparison import PairedComparison
 from pipeline.evaluation.evaluate import MODES
 from pipeline.evaluation.labels import Label
-from pipeline.evaluation.metrics import rates
+from pipeline.evaluation.metrics import accuracies
 from pipeline.files import require
-from pipeline.tasks import load_task
+from pipeline.tasks import Problem, load_task
 from pipeline.workspace import analysis_path, read_table, setup_path, training_path
-
-MEASURES = {
-    "first_20_words": "answer in the first 20 words",
-    "exact_match": "exact match",
-    "f1": "F1",
-}
-"""Columns of some tasks' episode tables that are reported beside the correct rate, and their titles."""
 
 PER_CELL = 6
 """How many pairs of episodes the page shows of those that went from one label to another."""
@@ -48,12 +40,14 @@ class TaskResults:
     curves: Mapping[str, Mapping[int, pd.DataFrame]]  # of the columns with trainings, by seed
     records: Mapping[str, Mapping[int, dict[str, Any]]]  # what those were run with
     prompt: str  # what every episode begins with
-    find: Callable[[str, Mapping[str, Any]], tuple[int, int] | None]  # as `Task.find`
+    find: Callable[[str, Problem], tuple[int, int] | None]  # as `Task.find`
+    measures: Mapping[str, str]  # the titles of `Task.measures`, by name
+    diagnoses: Mapping[str, str]  # as `Task.diagnoses`
 
     def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Correct rates by column and by what `rates` returns."""
+        """Accuracies by column and by the rows of `accuracies`."""
         return {
-            column: rates(list(tables.values()), [m for m in MEASURES if m in self._any_table])
+            column: accuracies(list(tables.values()), list(self.measures))
             for column, tables in self.columns.items()
         }
 
@@ -66,15 +60,15 @@ class TaskResults:
         return _in_order(pd.DataFrame(shares).fillna(0.0))
 
     def diagnosis(self, mode: str) -> dict[str, dict[str, int]]:
-        """For each column: how many bad searches, `count`, and for how many each of `DIAGNOSIS` holds."""
+        """For each column: how many episodes were diagnosed, `count`, and for how many of them each of
+        `diagnoses` holds. Columns without such episodes are left out."""
         found = {}
         for column, tables in self.columns.items():
             table = pd.concat(tables.values())
-            bad = table[(table["mode"] == mode) & (table["label"] == Label.BAD_SEARCH)]
-            asked = bad[bad["in_corpus"].notna()]
+            values = table.loc[table["mode"] == mode, list(self.diagnoses)]
+            asked = values[values.notna().any(axis=1)]
             if len(asked):
-                held = {"rank": int(asked["rank"].notna().sum())}
-                held |= {name: int(asked[name].sum()) for name in DIAGNOSIS if name != "rank"}
+                held = {name: sum(map(_holds, asked[name])) for name in self.diagnoses}
                 found[column] = {"count": len(asked), **held}
         return found
 
@@ -95,15 +89,15 @@ class TaskResults:
         )
 
     def compared_rows(self) -> Iterator[tuple[str, PairedComparison]]:
-        """The comparison for each of the rows of `rates`."""
+        """The comparison for each of the rows of `accuracies`."""
         for subset in sorted(set(self._any_table["subset"])):
             for mode in MODES:
                 yield f"{subset} {mode}".strip(), self.comparison(mode, subset)
 
     def shown_pairs(self) -> list[dict[str, Any]]:
-        """Some pairs of episodes for each mode, label before and label after, the wrong ones first.
+        """Some pairs of episodes for each mode, label in the first column and in the second, the wrong ones first.
 
-        Each has the problem's `row`, `change` ("fixed", "broken", "still wrong" or "still right"), and
+        Each has `mode`, `change` ("fixed", "broken", "still wrong" or "still right"), and
         the episodes `first` and `second`.
         """
         order = [
@@ -111,8 +105,8 @@ class TaskResults:
             *(each for each in Label if each.right),
         ]
         pairs = self._pairs.assign(
-            rank_first=[order.index(Label(name)) for name in self._pairs["label_first"]],
-            rank_second=[order.index(Label(name)) for name in self._pairs["label_second"]],
+            rank_first=[order.index(Label.of(name)) for name in self._pairs["label_first"]],
+            rank_second=[order.index(Label.of(name)) for name in self._pairs["label_second"]],
         ).sort_values(["rank_second", "rank_first"], kind="stable")
         cells = pairs.groupby(["mode", "label_first", "label_second"], sort=False)
         chosen = pairs[cells.cumcount() < PER_CELL]
@@ -154,11 +148,11 @@ class TaskResults:
 
 
 def columns_of(episodes: pd.DataFrame) -> dict[str, dict[int, pd.DataFrame]]:
-    """The stage `analyse`'s table by column, "before", "warm_start" (if any) and "after", and seed."""
+    """The stage `analyse`'s table by checkpoint, "base", "sft" (if any) and "rl", and seed."""
     columns: dict[str, dict[int, pd.DataFrame]] = {}
     seeds = episodes["training_seed"].fillna(UNTRAINED)
-    for (when, seed), table in episodes.groupby(["when", seeds], sort=False):
-        columns.setdefault(str(when), {})[int(cast(int, seed))] = table.reset_index(drop=True)
+    for (checkpoint, seed), table in episodes.groupby(["checkpoint", seeds], sort=False):
+        columns.setdefault(str(checkpoint), {})[int(cast(int, seed))] = table.reset_index(drop=True)
     return columns
 
 
@@ -167,27 +161,35 @@ def read_results(root: Path, task: str, seeds: Sequence[int]) -> TaskResults:
     made_by = f"analyse@{task}"
     episodes = read_table(require(root / analysis_path(task), made_by), made_by)
     columns = columns_of(episodes)
-    if absent := sorted(set(seeds) - set(columns.get("after", {}))):
+    if absent := sorted(set(seeds) - set(columns.get("rl", {}))):
         raise PipelineError(
             f"{root / analysis_path(task)} has no episodes of seed {absent[0]}: "
             f"run `dvc repro {made_by}`"
         )
+    known = load_task(task)
     runs = {
         seed: require(root / training_path(task, seed), f"train@{task}-{seed}") for seed in seeds
     }
     prompt = require(root / setup_path(task), f"demonstrate@{task}") / "prompt.txt"
     return TaskResults(
         name=task,
-        columns={**columns, "after": {seed: columns["after"][seed] for seed in seeds}},
-        curves={"after": {seed: pd.read_csv(run / "curve.csv") for seed, run in runs.items()}},
+        columns={**columns, "rl": {seed: columns["rl"][seed] for seed in seeds}},
+        curves={"rl": {seed: pd.read_csv(run / "curve.csv") for seed, run in runs.items()}},
         records={
-            "after": {
+            "rl": {
                 seed: json.loads((run / "record.json").read_text()) for seed, run in runs.items()
             }
         },
         prompt=prompt.read_text(),
-        find=load_task(task).find,
+        find=known.find,
+        measures={name: measure.title for name, measure in known.measures.items()},
+        diagnoses=known.diagnoses,
     )
+
+
+def _holds(value: Any) -> bool:
+    """Whether a diagnosis says yes: true, or a number, as a rank is one."""
+    return not pd.isna(value) and bool(value)
 
 
 def _pair(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -199,14 +201,16 @@ def _pair(row: Mapping[Any, Any]) -> dict[str, Any]:
         }
         for side in ("first", "second")
     }
-    before, after = (bool(episode["reward"]) for episode in episodes.values())
+    was, became = (bool(episode["reward"]) for episode in episodes.values())
     change = {
         (False, True): "fixed",
         (True, False): "broken",
         (False, False): "still wrong",
         (True, True): "still right",
-    }[before, after]
-    return {"mode": row["mode"], "id": row["id"], "change": change, **episodes}
+    }[was, became]
+    for episode in episodes.values():
+        episode["id"] = row["id"]
+    return {"mode": row["mode"], "change": change, **episodes}
 
 
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:

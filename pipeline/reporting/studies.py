@@ -1,4 +1,4 @@
-"""What studies found: the rates of each arm over its seeds, and how they differ from the default's."""
+"""What studies found: each arm's accuracy over its seeds, and how it differs from the default's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,51 +6,50 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from pipeline.evaluation.evaluate import MODES
-from pipeline.evaluation.metrics import CONFIDENCE, rates
+from pipeline.evaluation.intervals import welch
+from pipeline.evaluation.metrics import accuracies
 from pipeline.reporting.figures import learning_curves
-from pipeline.reporting.report import environment, inline
+from pipeline.reporting.report import inline, templates
 
 DEFAULT = "default"
 """The arm that the others are compared with."""
 
-MASTERED = 0.95
-"""The correct rate that counts as having learned the task."""
+TARGET = 0.95
+"""The accuracy that a seed should reach: then the task counts as learned."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training of an arm from one seed, and the test problems played with what it led to."""
+class StudyRun:
+    """One training of an arm from one seed, and the test episodes of what it led to."""
 
     curve: pd.DataFrame  # a row each step
     record: Mapping[str, Any]
     episodes: pd.DataFrame  # with at least mode, subset, reward
 
-    def correct_rate(self, mode: str) -> float:
+    def accuracy(self, mode: str) -> float:
         """On the problems that are like those of the training."""
         chosen = (self.episodes["mode"] == mode) & (self.episodes["subset"] == "")
         return float(self.episodes.loc[chosen, "reward"].mean())
 
 
-Arms = Mapping[str, Mapping[int, Run]]
+Arms = Mapping[str, Mapping[int, StudyRun]]
 """A task's runs, by arm and seed."""
 
 
 def summarize(arms: Arms) -> dict[str, dict[str, Any]]:
-    """For each arm of a task: `seeds`, `rates` (as in metrics.json), `mastered` (how many seeds'
-    rate reached `MASTERED`, by mode), `stopped` (how many were), `kl` (the last step's, nats per
-    episode, mean over seeds), `episodes` (of a training), and `difference` (of the sampled rate from
+    """For each arm of a task: `seeds`, `accuracies` (as in metrics.json), `reached` (how many seeds'
+    accuracy is at least `TARGET`, by mode), `stopped` (how many were), `kl` (the last step's, nats per
+    episode, mean over seeds), `episodes` (of a training), and `difference` (of the sampled accuracy from
     the default arm's; None there)."""
     found = {}
     for arm, runs in arms.items():
         found[arm] = {
             "seeds": sorted(runs),
-            "rates": rates([run.episodes for run in runs.values()], []),
-            "mastered": {
-                mode: sum(run.correct_rate(mode) >= MASTERED for run in runs.values())
-                for mode in MODES
+            "accuracies": accuracies([run.episodes for run in runs.values()], []),
+            "reached": {
+                mode: sum(run.accuracy(mode) >= TARGET for run in runs.values()) for mode in MODES
             },
             "stopped": sum("stopped" in run.record for run in runs.values()),
             "kl": round(
@@ -68,20 +67,19 @@ def difference(first: Sequence[float], second: Sequence[float]) -> dict[str, flo
     """The mean of the second less that of the first, with Welch's 95% interval and p value.
 
     Args:
-        first, second: a rate for each seed.
+        first, second: an accuracy for each seed.
 
     Returns:
         None where a side has one seed only, or all are equal, and there is no spread to go by.
     """
     if min(len(first), len(second)) < 2 or np.ptp([*first, *second]) == 0:
         return None
-    test = stats.ttest_ind(second, first, equal_var=False)
-    low, high = test.confidence_interval(CONFIDENCE)
+    (low, high), p = welch(first, second)
     return {
         "mean": round(float(np.mean(second) - np.mean(first)), 4),
-        "low": round(float(low), 4),
-        "high": round(float(high), 4),
-        "p": float(f"{test.pvalue:.2g}"),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "p": float(f"{p:.2g}"),
     }
 
 
@@ -109,17 +107,17 @@ def render(
         drawn: the figures.
     """
     return (
-        environment()
+        templates()
         .get_template("studies.html")
         .render(
             summaries=summaries,
             tasks=tasks,
             changes=changes,
-            mastered=MASTERED,
+            target=TARGET,
             figure=lambda name: inline(drawn[name]),
         )
     )
 
 
-def _sampled(runs: Mapping[int, Run]) -> list[float]:
-    return [run.correct_rate("sampled") for run in runs.values()]
+def _sampled(runs: Mapping[int, StudyRun]) -> list[float]:
+    return [run.accuracy("sampled") for run in runs.values()]

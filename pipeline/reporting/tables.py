@@ -1,5 +1,7 @@
 """The small tables in reports/tables, and the pictures of episodes."""
 
+import itertools
+
 import pandas as pd
 
 from pipeline.evaluation.evaluate import MODES
@@ -13,46 +15,48 @@ def curves_table(results: list[TaskResults]) -> pd.DataFrame:
     return pd.concat(
         curve.assign(run=f"{result.name}-{seed}")
         for result in results
-        for seed, curve in result.curves["after"].items()
+        for seed, curve in result.curves["rl"].items()
     )
 
 
 def labels_table(results: list[TaskResults]) -> pd.DataFrame:
-    """The share of episodes that have a label, by task, mode and model."""
+    """The share of episodes that have a label, by task, mode and checkpoint."""
     return pd.DataFrame(
         {
             "task": result.name,
             "mode": mode,
-            "model": COLUMNS[str(column)],
+            "checkpoint": checkpoint,
             "label": label,
             "share": share,
         }
         for result in results
         for mode in MODES
-        for column, shares in result.label_shares(mode).items()
+        for checkpoint, shares in result.label_shares(mode).items()
         for label, share in shares.items()
     )
 
 
-def rates_table(metrics: dict) -> pd.DataFrame:
-    """Correct rates, by task, row of the report and model."""
+def accuracy_table(metrics: dict) -> pd.DataFrame:
+    """Accuracies by task, row of the report and checkpoint."""
     return pd.DataFrame(
-        {"task": task, "row": row, "model": COLUMNS[column], **rate}
+        {"task": task, "row": row, "checkpoint": checkpoint, **accuracy}
         for task, columns in metrics.items()
-        for column, rows in columns.items()
-        for row, rate in rows.items()
+        for checkpoint, rows in columns.items()
+        for row, accuracy in rows.items()
     )
 
 
 def episode_pictures(results: list[TaskResults]) -> dict[str, str]:
-    """Pictures by name: an episode of each task before and after training, one that it fixed."""
+    """Pictures by name, `<task>-<checkpoint>`: of each task an episode that the training put right, with
+    the checkpoint that it started from and with the one that it ended in."""
     pictures = {}
     for result in results:
-        for pair in result.shown_pairs():
-            if pair["change"] == "fixed" and f"{result.name}-before" not in pictures:
-                for when, side in (("before", "first"), ("after", "second")):
-                    parts = [(s["author"], s["text"]) for s in pair[side]["segments"]]
-                    parts.insert(0, ("prompt", f"{pair[side]['question']}\n"))
-                    parts.append(("reward", f"\nReward: {pair[side]['reward']:g}"))
-                    pictures[f"{result.name}-{when}"] = episode_picture(parts, f"{when} training")
+        fixed = (pair for pair in result.shown_pairs() if pair["change"] == "fixed")
+        for pair in itertools.islice(fixed, 1):
+            for checkpoint, side in zip(result.compared, ("first", "second"), strict=True):
+                parts = [(s["author"], s["text"]) for s in pair[side]["segments"]]
+                parts.insert(0, ("prompt", f"{pair[side]['question']}\n"))
+                parts.append(("reward", f"\nReward: {pair[side]['reward']:g}"))
+                name = f"{result.name}-{checkpoint}"
+                pictures[name] = episode_picture(parts, COLUMNS[checkpoint])
     return pictures

@@ -8,7 +8,7 @@ stage runs for it. A task that searches, or that writes programs, takes most fro
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +18,13 @@ from pipeline.errors import PipelineError
 from pipeline.tools import Tool
 
 Problem = dict[str, Any]
-"""One row of a task set, JSON-able: at least `id`, `question` and `answer`."""
+"""One row of a task set, JSON-able: at least `id`, `question` and `answer`.
+
+`aliases` are the texts that count as right, the answer among them; without them only the answer does.
+"""
+
+RECORDED = ("id", "question", "answer", "aliases", "kind", "subset")
+"""The fields of a problem that the tables of episodes keep: what the error analysis knows of it."""
 
 Author = Literal["model", "tool"]
 
@@ -33,6 +39,14 @@ class Demonstration:
     @property
     def text(self) -> str:
         return self.query + "".join(text for _, text in self.segments)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure of what the model handed in, beside the reward, for evaluation only."""
+
+    title: str  # as the report shows it
+    of: Callable[[str, Problem], float]  # of the text that `Task.reward` takes; from 0 to 1
 
 
 class NoToolSettings(BaseModel):
@@ -100,23 +114,33 @@ class Task(ABC):
     def reward(self, answer_text: str, problem: Problem) -> float:
         """1 if `answer_text`, what the model wrote after the last tool response, is right, else 0."""
 
-    def measures(self, answer_text: str, problem: Problem) -> dict[str, float]:
-        """Further measures of an answer, by name, for evaluation only; each from 0 to 1.
-
-        The tables of episodes have them all; the report those that `reporting.results.MEASURES` names.
-        """
-        return {}
+    measures: ClassVar[Mapping[str, Measure]] = {}
+    """Further measures, by the names that the tables of episodes and metrics.json have for them."""
 
     @abstractmethod
-    def find(self, text: str, problem: Mapping[str, Any]) -> tuple[int, int] | None:
-        """Where a tool's text has the answer, (start, end) in characters; None if nowhere.
+    def find(self, text: str, problem: Problem) -> tuple[int, int] | None:
+        """Where a tool's output has the answer, (start, end) in characters; None if nowhere.
 
-        For the error analysis, which hands over the row of an episode as the problem.
+        For the error analysis: the problem has the fields of `RECORDED`, and no others.
         """
 
-    def searcher(self, tools: Mapping[str, Tool]) -> Any:
-        """What the tools search with, if they do: the error analysis asks it where answers were."""
-        return None
+    diagnoses: ClassVar[Mapping[str, str]] = {}
+    """The columns of `diagnose` that the report counts, and what it says where one of them holds."""
+
+    def diagnose(
+        self, rows: Sequence[Mapping[str, Any]], tools: Mapping[str, Tool]
+    ) -> Mapping[str, list[Any]]:
+        """What more there is to say of episodes in which no tool's output had the answer.
+
+        Args:
+            rows: the episodes, as the stage `evaluate` writes them: the problem's fields and `calls`.
+            tools: as `tools` returns them.
+
+        Returns:
+            Columns for the table of episodes, by name, each with a value for each row. The same columns
+            for any rows, none of them included. By default there are none.
+        """
+        return {}
 
 
 NAMES = ("arithmetic", "gsm8k", "trivia", "triviaqa", "word_problems")

@@ -6,9 +6,8 @@ same kind of problem, prompt and reward for its calculator experiment.
 
 import random
 import re
-from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -76,7 +75,7 @@ class Arithmetic(Task):
         result = Fraction(results[-1].replace(",", ""))
         return float(round(result * 100) == Fraction(problem["answer"]) * 100)
 
-    def find(self, text: str, problem: Mapping[str, Any]) -> tuple[int, int] | None:
+    def find(self, text: str, problem: Problem) -> tuple[int, int] | None:
         return (0, len(text)) if text == problem["answer"] else None
 
 

@@ -6,8 +6,7 @@ what it printed, the result.
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -77,7 +76,7 @@ class ProgramTask(Task):
         results = _RESULT.findall(answer_text)
         return numeric_match(results[-1], problem["answer"]) if results else 0.0
 
-    def find(self, text: str, problem: Mapping[str, Any]) -> tuple[int, int] | None:
+    def find(self, text: str, problem: Problem) -> tuple[int, int] | None:
         """The first line that is the right number."""
         lines = re.finditer(r"[^\n]+", text)
         return next((m.span() for m in lines if numeric_match(m.group(), problem["answer"])), None)

@@ -5,17 +5,18 @@ line `A2:` it searches, and then it writes the result.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline import answers as measure
 from pipeline.errors import PipelineError
-from pipeline.tasks import Demonstration, Problem, Task
+from pipeline.tasks import Demonstration, Measure, Problem, Task
 from pipeline.tools import Tool, ToolError
 from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
 from pipeline.tools.wiki import Wiki
+from pipeline.tools.wiki.diagnosis import DIAGNOSES, Search, diagnose, last_search
 from pipeline.tools.wiki.index import open_index
 
 TOOL_NAME = "Wiki"
@@ -40,8 +41,19 @@ _RESULT = re.compile(rf"Result\s*=(.*?){SUBMIT}", re.DOTALL)
 _NAMES = re.compile(r"[A-Z][\w.'’-]*(?: (?:(?:of|the|de|and) )*[A-Z0-9][\w.'’-]*)*")
 
 
+def _result(answer_text: str) -> str:
+    """What the model hands in; empty if it hands in nothing."""
+    results = _RESULT.findall(answer_text)
+    return results[-1].strip() if results else ""
+
+
+def _of_result(title: str, compare: Callable[[str, Sequence[str]], float]) -> Measure:
+    """A measure of the result that is handed in, against the aliases."""
+    return Measure(title, lambda text, problem: compare(_result(text), problem["aliases"]))
+
+
 class SearchTask(Task):
-    """A task whose problems have `answers`, all that count as right, and `answer`, the first of them.
+    """A task whose problems have `aliases`, all that count as right, and `answer`, the first of them.
 
     A subclass says where problems come from, and which of them demonstrations may show.
     """
@@ -83,28 +95,26 @@ class SearchTask(Task):
 
     def reward(self, answer_text: str, problem: Problem) -> float:
         """1 if the result, what stands between `Result=` and `<submit>`, holds an answer."""
-        return measure.contains(_result(answer_text), problem["answers"])
+        return measure.contains(_result(answer_text), problem["aliases"])
 
-    def measures(self, answer_text: str, problem: Problem) -> dict[str, float]:
-        result, answers = _result(answer_text), problem["answers"]
-        return {
-            "first_20_words": measure.contains_early(result, answers),
-            "exact_match": measure.exact_match(result, answers),
-            "f1": measure.f1(result, answers),
-        }
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "first_20_words": _of_result("answer in the first 20 words", measure.contains_early),
+        "exact_match": _of_result("exact match", measure.exact_match),
+        "f1": _of_result("F1", measure.f1),
+    }
 
-    def find(self, text: str, problem: Mapping[str, Any]) -> tuple[int, int] | None:
-        return measure.find(text, problem["answers"])
+    def find(self, text: str, problem: Problem) -> tuple[int, int] | None:
+        return measure.find(text, problem["aliases"])
 
-    def searcher(self, tools: Mapping[str, Tool]) -> Any:
+    diagnoses = DIAGNOSES
+
+    def diagnose(self, rows, tools):
         wiki: Any = tools[TOOL_NAME]
-        return wiki.searcher
-
-
-def _result(answer_text: str) -> str:
-    """What the model hands in; empty if it hands in nothing."""
-    results = _RESULT.findall(answer_text)
-    return results[-1].strip() if results else ""
+        searches = [
+            Search(last_search(row["calls"]), row["question"], tuple(row["aliases"]))
+            for row in rows
+        ]
+        return diagnose(wiki.searcher, searches)
 
 
 # --- demonstrations --------------------------------------------------------------------------------
@@ -118,7 +128,7 @@ def _wrong_guess(problems: Sequence[Problem], number: int) -> str:
             other["answer"]
             for other in [*problems[number + 1 :], *problems[:number]]
             if other.get("kind") == problem.get("kind")
-            and not measure.contains(other["answer"], problem["answers"])
+            and not measure.contains(other["answer"], problem["aliases"])
         ),
         problem["answer"],
     )
@@ -132,7 +142,7 @@ def _first_answered(problem: Problem, wiki: Tool) -> list[tuple[str, str, str]]:
         except ToolError:  # the question may be too long to search for
             continue
         if len(response) <= LONGEST_SHOWN:
-            for answer in problem["answers"]:
+            for answer in problem["aliases"]:
                 if measure.contains(response, [answer]):
                     return [(query, response, answer)]
     return []

@@ -112,7 +112,7 @@ def _questions() -> dict[str, list[Problem]]:
                         "id": f"{kind}: {entity.id}",
                         "question": form.format(name=entity.name),
                         "answer": entity.facts[fact],
-                        "answers": _spellings(fact, entity.facts[fact]),
+                        "aliases": _spellings(fact, entity.facts[fact]),
                         "kind": kind,
                         "subject": entity.name,
                     }

@@ -51,7 +51,7 @@ def _problem(where: str, name: str, question: str, answers: list[str]) -> Proble
         raise PipelineError(
             f"{where}: all of the 'answers' are blank; one must hold a word or a sign"
         )
-    return {"id": name, "question": question, "answer": known[0], "answers": known}
+    return {"id": name, "question": question, "answer": known[0], "aliases": known}
 
 
 TASK = TriviaQA

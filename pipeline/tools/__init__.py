@@ -1,23 +1,41 @@
 """The tools a model can call, one file each: callables that take a string and return text.
 
 A tool is quick, bounded in time and size, and explains what is wrong with a bad input by raising
-`ToolError`; the environment hands its text to the model. A tool that answers many calls faster together
+`ToolError`; the environment hands its text to the model. A tool that is faster with many calls together
 than one by one is a `BatchTool`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 
+class ErrorKind(StrEnum):
+    """Why a call failed: for the error analysis, which reads no English."""
+
+    MALFORMED = "malformed"  # what the model wrote is no call
+    UNKNOWN_TOOL = "unknown tool"  # it called a tool that there is not
+    REFUSED = "refused"  # the tool does not take such an input, or has nothing to say to it
+    MISSING = "missing"  # the input is good, but the tool lacks what it needs: a module, a function
+    SYNTAX = "syntax"  # the input is no program
+    RUNTIME = "runtime"  # the program raised an exception, or broke a limit but that of time
+    TIMEOUT = "timeout"  # it took too long
+    CRASHED = "crashed"  # the tool itself failed: it raised something else than a ToolError
+
+
 class ToolError(Exception):
-    """What is wrong with the input, in words meant for the model."""
+    """What is wrong with the input, in words meant for the model, and of what kind that is."""
+
+    def __init__(self, message: str, kind: ErrorKind = ErrorKind.REFUSED) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
 class ToolResponse:
-    """A tool's answer, where there is more to record of the call than its text."""
+    """A tool's output, where there is more to record of the call than its text."""
 
     text: str
     details: Mapping[str, Any] = field(default_factory=dict)  # JSON-able; for the error analysis
@@ -31,14 +49,14 @@ Tool = Callable[[str], str | ToolResponse]
 
 
 class BatchTool(ABC):
-    """A tool that answers the calls of a turn together."""
+    """A tool that takes the calls of a turn together."""
 
     @abstractmethod
     def batch(self, arguments: Sequence[str]) -> list[ToolResponse | ToolError]:
-        """An answer to each of the calls, in their order, or what is wrong with it."""
+        """The output of each of the calls, in their order, or what is wrong with the call."""
 
     def __call__(self, argument: str) -> ToolResponse:
-        (answer,) = self.batch([argument])
-        if isinstance(answer, ToolError):
-            raise answer
-        return answer
+        (output,) = self.batch([argument])
+        if isinstance(output, ToolError):
+            raise output
+        return output

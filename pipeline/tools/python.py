@@ -1,4 +1,4 @@
-"""A python interpreter in a sandbox: what a program prints is the answer.
+"""A python interpreter in a sandbox: what a program prints is the output.
 
 Programs run in pydantic-monty, an interpreter of its own that has neither files nor a network, in worker
 processes with limits on time, memory, recursion and output. It knows a part of Python only.
@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_monty import Monty, MontyCrashedError, MontyError, OSPolicy, ResourceLimits
 
-from pipeline.tools import BatchTool, ToolError, ToolResponse
+from pipeline.tools import BatchTool, ErrorKind, ToolError, ToolResponse
 
 MODULES = [
     "collections",
@@ -38,6 +38,15 @@ _POLICY: OSPolicy = {
     "sleep": "zero",
     "random_start": {"seed": 0},
 }
+
+_KINDS = {
+    SyntaxError: ErrorKind.SYNTAX,
+    TimeoutError: ErrorKind.TIMEOUT,
+    # What the sandbox lacks is not the program's mistake.
+    ModuleNotFoundError: ErrorKind.MISSING,
+    NotImplementedError: ErrorKind.MISSING,
+}
+"""What is not a mistake at run time, by the type of the exception."""
 
 
 class PythonInterpreter(BatchTool):
@@ -93,23 +102,26 @@ class PythonInterpreter(BatchTool):
         except MontyError as error:
             if len(printed.rstrip()) > self.output_limit:
                 return ToolError(f"the program printed more than {self.output_limit} characters")
-            return ToolError(self._last_line(error)[: self.output_limit])
+            kind, line = self._last_line(error)
+            return ToolError(line[: self.output_limit], kind)
         text = printed.rstrip()
         return ToolResponse(text) if text else ToolError("the program printed nothing")
 
-    def _last_line(self, error: Any) -> str:
+    def _last_line(self, error: Any) -> tuple[ErrorKind, str]:
         """The end of the error's traceback, made plain where it is the sandbox's doing."""
+        too_long = f"TimeoutError: the program took longer than {self.time_limit:g} s"
         if isinstance(error, MontyCrashedError):
             if error.timed_out:
-                return f"TimeoutError: the program took longer than {self.time_limit:g} s"
-            return "MemoryError: the program crashed the interpreter"
-        kind = type(error.exception())
+                return ErrorKind.TIMEOUT, too_long
+            return ErrorKind.RUNTIME, "MemoryError: the program crashed the interpreter"
         line = " ".join(error.display(format="type-msg").split())
         if line.startswith("TimeoutError: feed time limit exceeded"):
-            return f"TimeoutError: the program took longer than {self.time_limit:g} s"
-        if kind is ModuleNotFoundError:
-            return f"{line}; there is only {', '.join(MODULES)}"
-        return line
+            return ErrorKind.TIMEOUT, too_long
+        raised = error.exception()
+        if isinstance(raised, ModuleNotFoundError):
+            line = f"{line}; there is only {', '.join(MODULES)}"
+        kinds = (kind for type_, kind in _KINDS.items() if isinstance(raised, type_))
+        return next(kinds, ErrorKind.RUNTIME), line
 
 
 def _close(pool: Monty, threads: ThreadPoolExecutor) -> None:

@@ -11,6 +11,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from accelerate.utils import LoggerType
 
 from pipeline.errors import PipelineError
+from pipeline.nested import flatten
 
 PROJECT = "learning-tools"
 """What trackers call the project."""
@@ -47,20 +48,14 @@ def tracking(
         raise PipelineError(f"tracking: the package of {', '.join(absent)} is not installed")
     live = {"dir": str(folder), "report": "html", "save_dvc_exp": False, "dvcyaml": None}
     options = {LIVE: live, "wandb": {"name": run}, "mlflow": {"run_name": run}}
-    accelerator.init_trackers(
-        PROJECT, dict(_flat(config)), {name: options.get(name, {}) for name in names}
-    )
+    plain = {key: _plain(value) for key, value in flatten(config).items()}
+    accelerator.init_trackers(PROJECT, plain, {name: options.get(name, {}) for name in names})
     try:
         yield lambda values, step: accelerator.log(values, step=step)
     finally:
         accelerator.end_training()
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys with dots, and values of types that all trackers take."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            plain = isinstance(value, bool | int | float | str)
-            yield prefix + key, value if plain else str(value)
+def _plain(value: Any) -> bool | int | float | str:
+    """A value of a type that all trackers take."""
+    return value if isinstance(value, bool | int | float | str) else str(value)

@@ -275,6 +275,7 @@ def test_the_calls_of_a_turn_reach_a_batch_tool_together(run):
         "BCD<response>",
         "Tool error: no tool 'None'; there is Calc, Other<response>",
     ]
+    assert histories[5].calls[0].error_kind == "unknown tool"
 
 
 def test_a_batch_tool_that_raises_answers_all_its_calls_with_that(run):
@@ -284,10 +285,10 @@ def test_a_batch_tool_that_raises_answers_all_its_calls_with_that(run):
 
     turns = [[call("a"), call("b"), call("x", "Other")], ["end<submit>"] * 3]
     histories, _ = run(turns, tools={"Calc": Broken(), "Other": lambda text: text})
-    assert [h.calls[0].answer for h in histories] == [
-        "Tool error: out of order",
-        "Tool error: out of order",
-        "x",
+    assert [(h.calls[0].output, h.calls[0].error_kind) for h in histories] == [
+        ("Tool error: out of order", "crashed"),
+        ("Tool error: out of order", "crashed"),
+        ("x", ""),
     ]
 
 
@@ -295,19 +296,22 @@ def test_every_call_is_recorded(run):
     turns = [[call("a"), call("bad"), call("longer"), "x<call>", "no<submit>"], ["end<submit>"] * 4]
     histories, _ = run(turns, tools={"Calc": Batched()}, max_tool_response=4)
     good, bad, cut, unread, none = [history.calls for history in histories]
-    assert good == [CallRecord("Calc", "a", "A", error=False, cut=False, details={"n": 1})]
+    assert good == [CallRecord("Calc", "a", "A", error_kind="", cut=False, details={"n": 1})]
     assert bad == [
-        CallRecord("Calc", "bad", "Tool error: no good", error=True, cut=True, details={})
+        CallRecord("Calc", "bad", "Tool error: no good", error_kind="refused", cut=True, details={})
     ]
-    assert cut == [CallRecord("Calc", "longer", "LONGER", error=False, cut=True, details={"n": 6})]
-    assert (unread[0].tool, unread[0].argument, unread[0].error) == ("", "", True)
+    assert cut == [
+        CallRecord("Calc", "longer", "LONGER", error_kind="", cut=True, details={"n": 6})
+    ]
+    assert (unread[0].tool, unread[0].argument) == ("", "")
+    assert (unread[0].error, unread[0].error_kind) == (True, "malformed")
     assert none == []
 
 
 def test_a_call_whose_answer_has_no_room_is_recorded_too(run):
     (history,), _ = run([[CALL]], max_length=len("PROMPT?" + CALL) + 3)
     assert history.end_reason == EndReason.MAX_LENGTH
-    assert history.calls[0].answer == "AB"
+    assert history.calls[0].output == "AB"
 
 
 def test_what_the_user_must_mend_is_not_told_to_the_model(run):

@@ -1,8 +1,9 @@
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.analysis import DIAGNOSIS, analyse
-from pipeline.tasks import load_task
+from pipeline.evaluation.analysis import analyse
+from pipeline.tasks import RECORDED, load_task
+from pipeline.tools.wiki.diagnosis import DIAGNOSES
 from pipeline.tools.wiki.process import Hit
 
 PARAGRAPHS = {"a": "Atown\nAtown is in Albania.", "b": "Btown\nBtown is large.\nIt is in Belgium."}
@@ -31,7 +32,9 @@ def episode(number, query, answer, found, reward=0.0):
         "id": str(number),
         "question": f"In which country is {query}?",
         "answer": answer,
-        "answers": [answer],
+        "aliases": [answer],
+        "kind": "country",
+        "subset": "",
         "reward": reward,
         "end_reason": "submitted",
         "segments": [
@@ -40,7 +43,7 @@ def episode(number, query, answer, found, reward=0.0):
             {"author": "model", "text": "\nResult=x<submit>", "tokens": 5},
         ],
         "calls": [
-            {"tool": "Wiki", "argument": query, "answer": found, "error": False, "cut": False}
+            {"tool": "Wiki", "argument": query, "output": found, "error_kind": "", "cut": False}
         ],
     }
 
@@ -62,15 +65,30 @@ def test_every_episode_gets_a_label_and_bad_searches_a_diagnosis(table, tmp_path
     stored = pd.read_parquet(tmp_path / "t.parquet")  # lists come back as arrays
     analysed = analyse(stored, load_task("trivia"), {"Wiki": FakeWiki()})
     assert analysed["label"].tolist() == ["correct", "misread", "bad search", "bad search"]
-    assert analysed.loc[:1, list(DIAGNOSIS)].isna().all(axis=None)
+    assert analysed.loc[:1, list(DIAGNOSES)].isna().all(axis=None)
     assert analysed["in_article"].tolist()[2:] == [True, False]
     assert analysed["question_finds"].tolist()[2:] == [False, False]
     assert analysed["rank"].isna().all()
     analysed.to_parquet(tmp_path / "analysed.parquet")
 
 
-def test_nothing_is_asked_where_nothing_searches(table):
+def test_a_task_without_a_diagnosis_has_no_such_columns(table):
     table["answer"], table["reward"] = "7", 0.0
     analysed = analyse(table, load_task("word_problems"), {"Wiki": lambda program: "8"})
     assert set(analysed["label"]) == {"wrong number"}
-    assert analysed[list(DIAGNOSIS)].isna().all(axis=None)
+    assert set(analysed.columns) - set(table.columns) == {"label"}
+
+
+def test_a_task_that_diagnoses_always_has_its_columns(table):
+    analysed = analyse(table[:2], load_task("triviaqa"), {"Wiki": FakeWiki()})
+    assert set(analysed.columns) - set(table.columns) == {"label", *DIAGNOSES}
+    assert analysed[list(DIAGNOSES)].isna().all(axis=None)
+
+
+def test_a_task_gets_the_problem_and_nothing_else_of_an_episode(table):
+    class Asks(type(load_task("gsm8k"))):
+        def find(self, text, problem):
+            assert set(problem) == set(RECORDED)
+            return None
+
+    analyse(table, Asks(), {"Wiki": lambda program: "8"})

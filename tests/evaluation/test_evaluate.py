@@ -11,7 +11,7 @@ PROBLEM = {
     "id": "7",
     "question": "What is the capital of Albania?",
     "answer": "Tirana",
-    "answers": ["Tirana", "Tiranë"],
+    "aliases": ["Tirana", "Tiranë"],
     "kind": "capital",
 }
 
@@ -29,8 +29,8 @@ def played(answer, call):
 
 def test_a_row_holds_all_of_an_episode(tmp_path):
     hits = [{"id": "country-AL", "score": 5.25}, {"id": "city-1", "score": 1.0}]
-    good = CallRecord("Wiki", "Albania", "It is Tirana.", False, True, {"hits": hits})
-    bad = CallRecord("Wiki", "", "Tool error: the search is empty", True, False, {})
+    good = CallRecord("Wiki", "Albania", "It is Tirana.", "", True, {"hits": hits})
+    bad = CallRecord("Wiki", "", "Tool error: the search is empty", "refused", False, {})
     task = load_task("trivia")
     rows = [
         _row("sampled", task, PROBLEM, played("\nResult=in Tirana<submit>", call))
@@ -40,17 +40,17 @@ def test_a_row_holds_all_of_an_episode(tmp_path):
     table = pd.read_parquet(tmp_path / "table.parquet")
     row = table.iloc[0]
     assert (row["mode"], row["id"], row["kind"], row["reward"]) == ("sampled", "7", "capital", 1)
-    assert list(row["answers"]) == ["Tirana", "Tiranë"]
+    assert list(row["aliases"]) == ["Tirana", "Tiranë"]
     assert (row["first_20_words"], row["exact_match"]) == (1, 0)
     assert row["end_reason"] == "submitted"
     assert (row["tool_calls"], row["model_tokens"], row["tool_tokens"]) == (1, 3, 3)
     assert [s["author"] for s in row["segments"]] == ["model", "tool", "model"]
     (call,) = row["calls"]
-    assert (call["tool"], call["argument"], call["answer"]) == ("Wiki", "Albania", "It is Tirana.")
-    assert (call["error"], call["cut"]) == (False, True)
+    assert (call["tool"], call["argument"], call["output"]) == ("Wiki", "Albania", "It is Tirana.")
+    assert (call["error_kind"], call["cut"]) == ("", True)
     assert list(call["hits"]) == hits
     (call,) = table.iloc[1]["calls"]
-    assert (call["error"], call["hits"]) == (True, None)
+    assert (call["error_kind"], call["hits"]) == ("refused", None)
 
 
 def test_what_is_sampled_for_a_problem_is_its_own(policy, tokenizer):

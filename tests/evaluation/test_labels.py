@@ -1,10 +1,10 @@
-import re
 from pathlib import Path
 
 import pytest
 
 from pipeline.answers import contains, numeric_match
 from pipeline.evaluation.labels import Label, label
+from pipeline.tools import ErrorKind
 
 BRUCE = (
     "Patrick Poivey (born 18 February 1948) is a French actor. He is especially known for his voice: he "
@@ -17,15 +17,15 @@ BROWN = (
 )
 
 
-def call(answer, tool="Wiki", error=False):
-    return {"tool": tool, "argument": "x", "answer": answer, "error": error, "cut": False}
+def call(output, tool="Wiki", error_kind=""):
+    return {"tool": tool, "argument": "x", "output": output, "error_kind": error_kind, "cut": False}
 
 
 def episode(*calls, reward=0.0, end="submitted", shown=None, said="\nResult=x<submit>"):
-    """Calls one after the other; `shown` is what the last one's answer was cut to, if it was."""
+    """Calls one after the other; `shown` is what the last one's output was cut to, if it was."""
     segments = []
     for i, c in enumerate(calls):
-        text = c["answer"] if shown is None or i < len(calls) - 1 else shown
+        text = c["output"] if shown is None or i < len(calls) - 1 else shown
         segments += [
             {"author": "model", "text": "<request><Wiki>x<call>"},
             {"author": "tool", "text": text + "<response>"},
@@ -34,12 +34,12 @@ def episode(*calls, reward=0.0, end="submitted", shown=None, said="\nResult=x<su
     return {"reward": reward, "end_reason": end, "calls": list(calls), "segments": segments}
 
 
-def of_search(row, answers=("Walter",)):
-    return label(row, lambda text: bool(contains(text, answers)), ["Wiki"], computes=False)
+def of_search(row, aliases=("Walter",)):
+    return label(row, lambda text: bool(contains(text, aliases)), computes=False)
 
 
 def of_program(row, answer="8"):
-    return label(row, lambda text: bool(numeric_match(text, answer)), ["Python"], computes=True)
+    return label(row, lambda text: bool(numeric_match(text, answer)), computes=True)
 
 
 def test_a_search_for_bruce_willis_that_finds_his_french_voice_is_a_bad_search():
@@ -59,7 +59,7 @@ def test_a_text_that_used_up_the_budget_is_overlong():
     assert of_search(row) == Label.OVERLONG_RESPONSE
 
 
-GOOD, BAD = call("He is Walter."), call("Tool error: the search is empty", error=True)
+GOOD, BAD = call("He is Walter."), call("Tool error: the search is empty", error_kind="refused")
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ GOOD, BAD = call("He is Walter."), call("Tool error: the search is empty", error
         (episode(), "no call"),
         (episode(end="max_new_tokens", said=" I know it."), "no call"),
         (episode(end="max_new_tokens", said="<request><Wiki>Bruce Wil"), "malformed call"),
-        (episode(call("Tool error: a call is written ...", tool="", error=True)), "malformed call"),
-        (episode(call("Tool error: no tool", tool="Wikk", error=True)), "unknown tool"),
+        (episode(call("Tool error: ...", tool="", error_kind="malformed")), "malformed call"),
+        (episode(call("Tool error: ...", tool="Wikk", error_kind="unknown tool")), "unknown tool"),
         (episode(BAD), "tool error"),
         (episode(GOOD, BAD), "misread"),
         (episode(BAD, call("Nothing of use.")), "bad search"),
@@ -88,8 +88,9 @@ def test_labels_of_searches(row, expected):
     assert of_search(row) == expected
 
 
-def failed(text):
-    return call(f"Tool error: {text}", tool="Python", error=True)
+def failed(kind):
+    """A call that failed; what the tool says of it is not read."""
+    return call("Tool error: SyntaxError: time-out", tool="Python", error_kind=kind)
 
 
 @pytest.mark.parametrize(
@@ -99,12 +100,12 @@ def failed(text):
         (episode(call("8.0", tool="Python"), end="max_new_tokens"), "no submit"),
         (episode(call("9", tool="Python")), "wrong number"),
         (episode(call("8 apples", tool="Python")), "wrong number"),
-        (episode(failed("SyntaxError: '(' was never closed")), "syntax error"),
-        (episode(failed("TimeoutError: the program took longer than 1 s")), "time-out"),
-        (episode(failed("NameError: name 'x' is not defined")), "runtime error"),
-        (episode(failed("Exception: mine")), "runtime error"),
-        (episode(failed("ModuleNotFoundError: No module named 'numpy'")), "tool error"),
-        (episode(failed("the program printed nothing")), "tool error"),
+        (episode(failed("syntax")), "syntax error"),
+        (episode(failed("timeout")), "time-out"),
+        (episode(failed("runtime")), "runtime error"),
+        (episode(failed("crashed")), "tool error"),
+        (episode(failed("missing")), "tool error"),
+        (episode(failed("refused")), "tool error"),
         (episode(call("8", tool="Python"), reward=1.0), "correct"),
     ],
 )
@@ -112,8 +113,24 @@ def test_labels_of_programs(row, expected):
     assert of_program(row) == expected
 
 
-def test_the_docs_have_a_rule_for_every_label():
+@pytest.mark.parametrize("kind", ErrorKind)
+def test_every_kind_of_error_has_a_label(kind):
+    name = of_program(episode(failed(kind)))
+    assert name not in (Label.CORRECT, Label.WRONG_NUMBER, Label.MISREPORTED)
+
+
+def test_the_last_failed_call_decides():
+    assert of_program(episode(failed("syntax"), failed("timeout"))) == Label.TIME_OUT
+    assert of_program(episode(failed("timeout"), failed("syntax"))) == Label.SYNTAX_ERROR
+
+
+def test_the_docs_table_is_that_of_the_labels():
     docs = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
-    rules = "\n".join(line for line in docs.splitlines() if line.startswith("|"))
-    for each in Label:
-        assert re.search(rf"(?m)^\|(.*, )? ?{each}(,.*)? \|", rules), each
+    rest = docs.partition("| label | rule |\n| --- | --- |\n")[2]
+    rows = rest.partition("\n\n")[0].splitlines()
+    assert rows == [f"| {each} | {each.rule} |" for each in Label]
+
+
+def test_every_label_can_be_told_from_the_others():
+    assert len({each.colour for each in Label}) == len({each.rule for each in Label}) == len(Label)
+    assert [each for each in Label if each.right] == ["correct", "correct without the tool"]

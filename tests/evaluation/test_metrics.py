@@ -1,27 +1,27 @@
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.metrics import correct_rate, rates
+from pipeline.evaluation.metrics import accuracies, accuracy
 
 
 def test_wilson_interval_by_hand():
     # p = 8/10, z = 1.95996: centre (p + z²/2n)/(1 + z²/n), half z sqrt(p(1-p)/n + z²/4n²)/(1 + z²/n)
-    rate = correct_rate([[1] * 8 + [0] * 2])
-    assert rate == {"correct_rate": 0.8, "low": 0.4902, "high": 0.9433, "n": 10}
+    rate = accuracy([[1] * 8 + [0] * 2])
+    assert rate == {"accuracy": 0.8, "low": 0.4902, "high": 0.9433, "n": 10}
 
 
 def test_all_correct_still_leaves_room_for_doubt():
-    rate = correct_rate([[1] * 50])
-    assert rate["correct_rate"] == rate["high"] == 1
+    rate = accuracy([[1] * 50])
+    assert rate["accuracy"] == rate["high"] == 1
     assert rate["low"] == pytest.approx(50 / (50 + 1.95996**2), abs=1e-4)
 
 
 def test_seeds_that_differ_widen_the_interval():
-    apart = correct_rate([[1] * 100, [0] * 100])
-    alike = correct_rate([[1] * 50 + [0] * 50] * 2)
-    assert apart["correct_rate"] == alike["correct_rate"] == 0.5
+    apart = accuracy([[1] * 100, [0] * 100])
+    alike = accuracy([[1] * 50 + [0] * 50] * 2)
+    assert apart["accuracy"] == alike["accuracy"] == 0.5
     assert (apart["low"], apart["high"]) == (0, 1)
-    assert alike["low"] == correct_rate([[1] * 100 + [0] * 100])["low"]
+    assert alike["low"] == accuracy([[1] * 100 + [0] * 100])["low"]
 
 
 def test_modes_and_subsets_are_kept_apart():
@@ -33,7 +33,9 @@ def test_modes_and_subsets_are_kept_apart():
             "f1": [0.1, 0.3, 0.2, 0.7, 0, 1],
         }
     )
-    found = {row: (r["correct_rate"], r["n"], r["f1"]) for row, r in rates([table], ["f1"]).items()}
+    found = {
+        row: (r["accuracy"], r["n"], r["f1"]) for row, r in accuracies([table], ["f1"]).items()
+    }
     assert found == {
         "sampled": (0.3333, 3, 0.2),
         "greedy": (1.0, 1, 0.0),

@@ -14,7 +14,8 @@ def episodes(rewards, text="Result=1<submit>", label=Label.WRONG_NUMBER):
             "id": str(i),
             "question": f"Question {i}?",
             "answer": "1",
-            "answers": ["1"],
+            "aliases": ["1"],
+            "kind": None,
             "reward": float(reward),
             "end_reason": "submitted",
             "model_tokens": 5 + i,
@@ -28,8 +29,4 @@ def episodes(rewards, text="Result=1<submit>", label=Label.WRONG_NUMBER):
         for mode in ("sampled", "greedy")
         for i, reward in enumerate(rewards)
     ]
-    table = pd.DataFrame(rows)
-    for column in ("question_finds", "in_article", "in_corpus"):
-        table[column] = pd.array([None] * len(table), dtype="boolean")
-    table["rank"] = pd.array([None] * len(table), dtype="Int64")
-    return table
+    return pd.DataFrame(rows)

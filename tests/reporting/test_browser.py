@@ -31,13 +31,15 @@ def page(tmp_path_factory):
         TaskResults(
             name=task,
             columns={
-                "before": {UNTRAINED: episodes([0, 1, 0, 1], text=f"{task} <b>&amp;")},
-                "after": {1: episodes([1, 0, 0, 1], text="Zürich {{ 7 }}", label="bad search")},
+                "base": {UNTRAINED: episodes([0, 1, 0, 1], text=f"{task} <b>&amp;")},
+                "rl": {1: episodes([1, 0, 0, 1], text="Zürich {{ 7 }}", label="bad search")},
             },
-            curves={"after": {1: curve}},
-            records={"after": {1: {"ppo": {"lam": 0.95}}}},
+            curves={"rl": {1: curve}},
+            records={"rl": {1: {"ppo": {"lam": 0.95}}}},
             prompt="What is 1+1?",
-            find=lambda text, row: None,
+            find=lambda text, problem: None,
+            measures={},
+            diagnoses={},
         )
         for task in ("one", "two")
     ]

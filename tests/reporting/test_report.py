@@ -1,3 +1,4 @@
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
@@ -5,8 +6,6 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.labels import Label
-from pipeline.reporting.explanations import EXPLANATIONS
 from pipeline.reporting.figures import episode_picture
 from pipeline.reporting.report import COLUMNS, figures, render
 from pipeline.reporting.results import PER_CELL, UNTRAINED, TaskResults, columns_of
@@ -26,13 +25,15 @@ def results():
     return TaskResults(
         name="arithmetic",
         columns={
-            "before": {UNTRAINED: episodes([0, 1, 0, 1], text="<script>alert(1)</script> & more")},
-            "after": {1: episodes([1, 0, 0, 1]), 2: episodes([1, 1, 1, 1])},
+            "base": {UNTRAINED: episodes([0, 1, 0, 1], text="<script>alert(1)</script> & more")},
+            "rl": {1: episodes([1, 0, 0, 1]), 2: episodes([1, 1, 1, 1])},
         },
-        curves={"after": {1: curve, 2: curve}},
-        records={"after": {1: {"ppo": {"lam": 0.95}}, 2: {"ppo": {"lam": 0.95}}}},
+        curves={"rl": {1: curve, 2: curve}},
+        records={"rl": {1: {"ppo": {"lam": 0.95}}, 2: {"ppo": {"lam": 0.95}}}},
         prompt="What is 1+1?",
-        find=lambda text, row: (0, 2) if text.startswith("42") else None,
+        find=lambda text, problem: (0, 2) if text.startswith("42") else None,
+        measures={},
+        diagnoses={},
     )
 
 
@@ -47,25 +48,28 @@ def with_column(results, column, table):
     return replace(results, columns=columns | {last: columns.pop(last)})
 
 
-def test_rates(results):
+def test_accuracies(results):
     metrics = results.metrics()
-    assert metrics["before"]["sampled"]["correct_rate"] == 0.5
-    assert metrics["after"]["greedy"]["correct_rate"] == 0.75
-    assert metrics["after"]["greedy"]["n"] == 8
+    assert metrics["base"]["sampled"]["accuracy"] == 0.5
+    assert metrics["rl"]["greedy"]["accuracy"] == 0.75
+    assert metrics["rl"]["greedy"]["n"] == 8
 
 
-def test_columns_come_from_the_table_by_when_and_seed(results):
+def test_columns_come_from_the_table_by_checkpoint_and_seed(results):
     parts = [
-        table.assign(when=when, training_seed=pd.array([seed or None] * len(table), dtype="Int64"))
-        for when, tables in results.columns.items()
+        table.assign(
+            checkpoint=checkpoint,
+            training_seed=pd.array([seed or None] * len(table), dtype="Int64"),
+        )
+        for checkpoint, tables in results.columns.items()
         for seed, table in tables.items()
     ]
     columns = columns_of(pd.concat(parts, ignore_index=True))
-    assert {when: list(tables) for when, tables in columns.items()} == {
-        "before": [UNTRAINED],
-        "after": [1, 2],
+    assert {checkpoint: list(tables) for checkpoint, tables in columns.items()} == {
+        "base": [UNTRAINED],
+        "rl": [1, 2],
     }
-    assert columns["after"][1]["reward"].tolist() == results.columns["after"][1]["reward"].tolist()
+    assert columns["rl"][1]["reward"].tolist() == results.columns["rl"][1]["reward"].tolist()
 
 
 def test_the_flow_between_labels_counts_every_pair_of_every_seed(results):
@@ -79,7 +83,7 @@ def test_the_flow_between_labels_counts_every_pair_of_every_seed(results):
 
 def test_shares_of_labels_add_up_to_one(results):
     shares = results.label_shares("greedy")
-    assert shares["after"].to_dict() == {"correct": 0.75, "wrong number": 0.25}
+    assert shares["rl"].to_dict() == {"correct": 0.75, "wrong number": 0.25}
     assert shares.sum().tolist() == [1, 1]
 
 
@@ -87,24 +91,24 @@ def test_the_last_two_columns_are_compared_problem_by_problem(results):
     # Of seed 1 one better and one worse, of seed 2 two better.
     compared = results.comparison("sampled")
     assert (compared.n, compared.only_second, compared.only_first) == (8, 3, 1)
-    warmed = with_column(results, "warm_start", episodes([1, 1, 1, 1]))
-    assert warmed.compared == ("warm_start", "after")
+    warmed = with_column(results, "sft", episodes([1, 1, 1, 1]))
+    assert warmed.compared == ("sft", "rl")
     assert warmed.comparison("sampled").only_first == 2
 
 
 def test_runs_on_other_problems_cannot_be_compared(results):
-    other = replace(results, columns={**results.columns, "before": {UNTRAINED: episodes([1, 0])}})
+    other = replace(results, columns={**results.columns, "base": {UNTRAINED: episodes([1, 0])}})
     with pytest.raises(PipelineError, match="test problems are not the same: 4 episodes in common"):
         other.comparison("sampled")
 
 
 def test_seeds_are_compared_with_themselves(results):
     first = {2: episodes([0, 0, 0, 0]), 3: episodes([1, 1, 1, 1])}
-    runs = replace(results, columns={"before": first, "after": results.columns["after"]})
+    runs = replace(results, columns={"base": first, "rl": results.columns["rl"]})
     assert runs.comparison("sampled").only_second == 4
     for seed in (0, 3):
         before = {seed: first[3]}
-        strangers = replace(runs, columns={"before": before, "after": results.columns["after"]})
+        strangers = replace(runs, columns={"base": before, "rl": results.columns["rl"]})
         with pytest.raises(PipelineError, match=f"no seed in common: {seed} there and 1, 2 here"):
             strangers.comparison("sampled")
 
@@ -112,30 +116,31 @@ def test_seeds_are_compared_with_themselves(results):
 def test_of_each_change_of_label_a_few_episodes_are_shown_the_wrong_ones_first(results):
     many = 3 * PER_CELL
     columns = {
-        "before": {UNTRAINED: episodes([0] * many + [1])},
-        "after": {1: episodes([1] * many + [0])},
+        "base": {UNTRAINED: episodes([0] * many + [1])},
+        "rl": {1: episodes([1] * many + [0])},
     }
     shown = replace(results, columns=columns).shown_pairs()
     sampled = [pair for pair in shown if pair["mode"] == "sampled"]
     assert [pair["change"] for pair in sampled] == ["broken"] + ["fixed"] * PER_CELL
     assert sampled[0]["second"]["label"] == "wrong number"
-    assert sampled[0]["id"] == str(many)
+    assert sampled[0]["second"]["id"] == str(many)
 
 
 def test_with_a_warm_start_there_are_three_columns(results):
-    warm = with_column(results, "warm_start", episodes([1, 0, 0, 0]))
+    warm = with_column(results, "sft", episodes([1, 0, 0, 0]))
     columns = {
         column: {seed: table.assign(f1=f1) for seed, table in tables.items()}
         for (column, tables), f1 in zip(warm.columns.items(), (0.0, 0.25, 0.75))
     }
-    warmed = replace(warm, columns=columns)
+    warmed = replace(warm, columns=columns, measures={"f1": "the F1"})
     metrics = warmed.metrics()
-    assert list(metrics) == ["before", "warm_start", "after"]
-    assert metrics["warm_start"]["sampled"]["correct_rate"] == 0.25
+    assert list(metrics) == ["base", "sft", "rl"]
+    assert metrics["sft"]["sampled"]["accuracy"] == 0.25
     assert [metrics[column]["greedy"]["f1"] for column in metrics] == [0.0, 0.25, 0.75]
     page = page_of(warmed)
-    assert "<th>warm start</th>" in page
-    assert "75.0%" in page
+    assert "<th>after the warm start (sft)</th>" in page
+    row = re.search(r"the F1</td>\s*(<td.*)<td></td>", page)
+    assert re.findall(r"[\d.]+%", row[1]) == ["0.0%", "25.0%", "75.0%"]
 
 
 def test_a_subset_of_the_test_has_rows_of_its_own(results):
@@ -149,19 +154,19 @@ def test_a_subset_of_the_test_has_rows_of_its_own(results):
             for column, tables in results.columns.items()
         },
     )
-    assert divided.metrics()["after"]["unseen greedy"]["correct_rate"] == 1
-    assert divided.metrics()["after"]["greedy"]["correct_rate"] == 0.75
+    assert divided.metrics()["rl"]["unseen greedy"]["accuracy"] == 1
+    assert divided.metrics()["rl"]["greedy"]["accuracy"] == 0.75
     page = page_of(divided)
     assert page.count("<th>unseen ") == 2
 
 
 def test_without_a_warm_start_there_are_two_columns(results):
-    assert list(results.metrics()) == ["before", "after"]
-    assert "f1" not in results.metrics()["before"]["sampled"]
-    assert "<th>warm start</th>" not in page_of(results)
+    assert list(results.metrics()) == ["base", "rl"]
+    assert "f1" not in results.metrics()["base"]["sampled"]
+    assert "<th>after the warm start (sft)</th>" not in page_of(results)
 
 
-def test_the_page_shows_rates_figures_and_text_as_text(results):
+def test_the_page_shows_accuracies_figures_and_text_as_text(results):
     page = page_of(results)
     assert "50.0%" in page
     assert page.count("<svg") == 4
@@ -170,43 +175,61 @@ def test_the_page_shows_rates_figures_and_text_as_text(results):
     assert "<mark>42</mark> &lt;b&gt;&lt;response&gt;" in page
 
 
-def test_the_page_tells_what_bad_searches_missed(results):
-    bad = episodes([0, 0, 0, 1], label=Label.BAD_SEARCH)
-    asked = bad["label"] == Label.BAD_SEARCH
-    bad.loc[asked, ["question_finds", "in_article", "in_corpus"]] = [True, False, True]
-    bad.loc[bad["id"] == "0", "rank"] = 3
-    page = page_of(replace(results, columns={**results.columns, "after": {1: bad}}))
+def test_the_page_counts_a_tasks_diagnoses(results):
     assert results.diagnosis("sampled") == {}
-    for found in ("3 of 3", "0 of 3", "1 of 3"):
-        assert f'<td class="number">{found}</td>' in page
+    assert "no tool's output had the answer" not in page_of(results)
+    values = {
+        "nearly": [True, True, True, None] * 2,
+        "never": [False, False, False, None] * 2,
+        "place": [3, None, None, None] * 2,
+    }
+    diagnosed = replace(
+        results,
+        columns={
+            column: {
+                seed: table.assign(
+                    **{
+                        name: pd.array(v if column == "rl" else [None] * len(v))
+                        for name, v in values.items()
+                    }
+                )
+                for seed, table in tables.items()
+            }
+            for column, tables in results.columns.items()
+        },
+        diagnoses={name: f"the answer was {name}" for name in values},
+    )
+    assert diagnosed.diagnosis("greedy") == {
+        "rl": {"count": 6, "nearly": 6, "never": 0, "place": 2}  # of two seeds
+    }
+    page = page_of(diagnosed)
+    for name, found in (("nearly", 6), ("never", 0), ("place", 2)):
+        row = f'<td>the answer was {name}</td><td class="number">{found} of 6</td>'
+        assert row in page
 
 
 def test_a_comparison_tells_which_params_differ(results):
     page = page_of(results, {"ppo.gae": ("skip", "walk")})
     assert "<th>ppo.gae</th><td>skip</td><td>walk</td>" in page
-    assert "Params that differ" not in page_of(results)
+    assert "Parameters that differ" not in page_of(results)
 
 
 def test_the_page_tells_which_seed_was_stopped_and_why(results):
     assert "was stopped" not in page_of(results)
-    records = {"after": {1: {}, 2: {"stopped": {"at": "step 9: the mean reward has collapsed"}}}}
+    records = {"rl": {1: {}, 2: {"stopped": {"at": "step 9: the mean reward has collapsed"}}}}
     page = page_of(replace(results, records=records))
     assert (
-        "after training, seed 2 was stopped</strong> at step 9: the mean reward has collapsed."
+        "after training (rl), seed 2 was stopped</strong> at step 9: the mean reward has collapsed."
         in page
     )
     assert page.count("was stopped") == 1
-
-
-def test_every_label_is_explained():
-    assert set(EXPLANATIONS) == set(Label)
 
 
 def test_figures_are_the_same_from_the_same_data(results):
     drawn = figures([results], COLUMNS)
     assert figures([results], COLUMNS) == drawn
     assert set(drawn) == {
-        "rates",
+        "accuracy",
         "arithmetic-curve",
         "arithmetic-labels",
         "arithmetic-lengths",
@@ -215,15 +238,15 @@ def test_figures_are_the_same_from_the_same_data(results):
         ElementTree.fromstring(svg)
 
 
-def test_every_rate_has_a_line_in_the_overview(results):
-    warm = with_column(results, "warm_start", episodes([1, 0, 0, 0]))
-    svg = figures([warm, replace(warm, name="trivia")], COLUMNS)["rates"]
+def test_every_accuracy_has_a_line_in_the_overview(results):
+    warm = with_column(results, "sft", episodes([1, 0, 0, 0]))
+    svg = figures([warm, replace(warm, name="trivia")], COLUMNS)["accuracy"]
     for line in ("arithmetic, sampled", "trivia, sampled", "trivia, greedy", *COLUMNS.values()):
         assert f">{line}<" in svg
 
 
 def test_an_episodes_picture_is_valid_whatever_the_model_writes():
-    picture = episode_picture([("model", "a\x01\x1b\ufffe<b>&c")], "after")
+    picture = episode_picture([("model", "a\x01\x1b\ufffe<b>&c")], "rl")
     ElementTree.fromstring(picture)
     assert "http" not in picture.replace("http://www.w3.org", "").replace(
         "https://www.textualize.io", ""

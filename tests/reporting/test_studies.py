@@ -3,7 +3,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from pipeline.reporting.studies import Run, difference, figures, render, summarize
+from pipeline.reporting.studies import StudyRun, difference, figures, render, summarize
 
 
 def run(rewards, kl=1.0, **record):
@@ -22,7 +22,7 @@ def run(rewards, kl=1.0, **record):
         for reward in (rewards if (mode, subset) == ("sampled", "") else [0.0, 0.0])
     ]
     machine = {"device_name": "Some CPU", "precision": "float32"}
-    return Run(curve, record | {"machine": machine}, pd.DataFrame(rows))
+    return StudyRun(curve, record | {"machine": machine}, pd.DataFrame(rows))
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def arms():
 
 def test_an_arm_in_numbers(arms):
     found = summarize(arms)
-    assert found["default"]["mastered"] == {"sampled": 1, "greedy": 0}
-    assert found["default"]["rates"]["sampled"]["correct_rate"] == pytest.approx(7 / 8)
-    assert found["default"]["rates"]["unseen sampled"]["correct_rate"] == 0
+    assert found["default"]["reached"] == {"sampled": 1, "greedy": 0}
+    assert found["default"]["accuracies"]["sampled"]["accuracy"] == pytest.approx(7 / 8)
+    assert found["default"]["accuracies"]["unseen sampled"]["accuracy"] == 0
     assert found["default"]["difference"] is None
     walk = found["walk"]
     assert (walk["seeds"], walk["stopped"], walk["kl"], walk["episodes"]) == ([1, 2], 1, 3.0, 16)

@@ -8,7 +8,7 @@ TASK = load_task("triviaqa")
 
 
 def test_questions_that_do_not_fit_the_encyclopaedia_are_an_error():
-    problems = [{"id": "1", "question": "Who?", "answer": "Nobody", "answers": ["Nobody"]}] * 5
+    problems = [{"id": "1", "question": "Who?", "answer": "Nobody", "aliases": ["Nobody"]}] * 5
     with pytest.raises(PipelineError, match=r"do the questions .* fit the encyclopaedia"):
         TASK.demonstrate(problems, {"Wiki": lambda query: "Nothing."}, 10)
 
@@ -43,11 +43,11 @@ def test_what_to_search_for(question, names):
     ],
 )
 def test_reward(text, reward):
-    assert TASK.reward(text, {"answers": ["Tirana", "Tiranë"]}) == reward
+    assert TASK.reward(text, {"aliases": ["Tirana", "Tiranë"]}) == reward
 
 
 def test_measures():
-    problem = {"answers": ["Tirana"]}
+    problem = {"aliases": ["Tirana"]}
     assert TASK.measures("Result=Tirana<submit>", problem) == {
         "first_20_words": 1,
         "exact_match": 1,

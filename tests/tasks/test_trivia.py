@@ -60,9 +60,9 @@ def test_every_answer_is_in_the_subjects_first_paragraph():
     bearers = Counter(entity.name for entity in entities())
     for split in TASK.problems(data(train=5000, test=2000)).values():
         for problem in split:
-            assert problem["answer"] == problem["answers"][0]
+            assert problem["answer"] == problem["aliases"][0]
             assert bearers[problem["subject"]] == 1
-            assert contains(str(titles(problem["subject"])), problem["answers"]), problem
+            assert contains(str(titles(problem["subject"])), problem["aliases"]), problem
 
 
 def test_no_symbol_is_asked_for_that_is_a_word():
@@ -109,7 +109,7 @@ def test_most_first_guesses_are_wrong(taught):
     problems, _, demonstrations = taught
     by_query = {TASK.query(p): p for p in problems}
     right = [
-        contains(d.segments[0][1].split("\n")[0], by_query[d.query]["answers"])
+        contains(d.segments[0][1].split("\n")[0], by_query[d.query]["aliases"])
         for d in demonstrations
     ]
     assert 0.25 < sum(right) / len(right) < 0.45

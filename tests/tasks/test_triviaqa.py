@@ -27,7 +27,10 @@ def test_questions_from_files(tmp_path):
     assert len(problems["train"]) == 4
     assert sorted(p["id"] for p in problems["test"]) == [str(i) for i in range(9)]
     problem = problems["train"][0]
-    assert problem == {**rows[int(problem["id"])], "answer": f"A{problem['id']}"}
+    row = rows[int(problem["id"])]
+    assert (problem["question"], problem["aliases"]) == (row["question"], row["answers"])
+    assert problem["answer"] == f"A{problem['id']}"
+    assert set(problem) == {"id", "question", "answer", "aliases"}
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
@@ -43,7 +46,7 @@ def test_blank_answers_beside_others_are_left_out(tmp_path):
     path = tmp_path / "q.jsonl"
     path.write_text('{"id": "0", "question": "q", "answers": [" ", "The The", ""]}\n')
     (problem,) = TASK.problems(data(source="path", path={"train": path, "test": path}))["test"]
-    assert (problem["answer"], problem["answers"]) == ("The The", ["The The"])
+    assert (problem["answer"], problem["aliases"]) == ("The The", ["The The"])
     assert TASK.reward("Result=The The<submit>", problem) == 1
 
 
@@ -101,7 +104,7 @@ def test_questions_from_the_hub(monkeypatch):
             "id": "validation_1",
             "question": "Which American?",
             "answer": "Sinclair Lewis",
-            "answers": ["Sinclair Lewis", "Harry Lewis"],
+            "aliases": ["Sinclair Lewis", "Harry Lewis"],
         }
     ]
 

@@ -39,33 +39,39 @@ def test_what_a_program_prints_is_the_answer(interpreter, program, printed):
 
 
 @pytest.mark.parametrize(
-    ("program", "complaint"),
+    ("program", "complaint", "kind"),
     [
-        ("print(1 / 0)", "ZeroDivisionError: division by zero"),
-        ("print(x)", "NameError: name 'x' is not defined"),
-        ("raise ValueError('a\\nb')", "ValueError: a b"),
-        ("print(1)\nraise KeyError('k')", "KeyError: k"),
-        ("def solution(:\n", "SyntaxError: "),
-        ("", "the program printed nothing"),
-        ("8", "the program printed nothing"),
-        ("print()", "the program printed nothing"),
+        ("print(1 / 0)", "ZeroDivisionError: division by zero", "runtime"),
+        ("print(x)", "NameError: name 'x' is not defined", "runtime"),
+        ("raise ValueError('a\\nb')", "ValueError: a b", "runtime"),
+        ("print(1)\nraise KeyError('k')", "KeyError: k", "runtime"),
+        ("def solution(:\n", "SyntaxError: ", "syntax"),
+        ("", "the program printed nothing", "refused"),
+        ("8", "the program printed nothing", "refused"),
+        ("print()", "the program printed nothing", "refused"),
         (
             "import numpy",
             "ModuleNotFoundError: No module named 'numpy'; there is only collections,",
+            "missing",
         ),
-        ("from fractions import Fraction", "No module named 'fractions'; there is only coll"),
-        ("while True: pass", "TimeoutError: the program took longer than 0.5 s"),
-        ("def f(n):\n    return f(n + 1)\nf(0)", "RecursionError"),
-        ("x = [0] * 10 ** 9", "MemoryError"),
-        ("print('a' * 1001)", "the program printed more than 1000 characters"),
-        ("raise ValueError('a' * 10 ** 6)", "ValueError: aaa"),
-        ("raise TimeoutError('mine')", "TimeoutError: mine"),
+        (
+            "from fractions import Fraction",
+            "No module named 'fractions'; there is only coll",
+            "missing",
+        ),
+        ("while True: pass", "TimeoutError: the program took longer than 0.5 s", "timeout"),
+        ("def f(n):\n    return f(n + 1)\nf(0)", "RecursionError", "runtime"),
+        ("x = [0] * 10 ** 9", "MemoryError", "runtime"),
+        ("print('a' * 1001)", "the program printed more than 1000 characters", "refused"),
+        ("raise ValueError('a' * 10 ** 6)", "ValueError: aaa", "runtime"),
+        ("raise TimeoutError('mine')", "TimeoutError: mine", "timeout"),
     ],
 )
-def test_what_is_wrong_with_a_program(interpreter, program, complaint):
+def test_what_is_wrong_with_a_program(interpreter, program, complaint, kind):
     with pytest.raises(ToolError) as error:
         interpreter(program)
     assert complaint in str(error.value)
+    assert error.value.kind == kind
     assert len(str(error.value)) <= 1000
     assert "\n" not in str(error.value)
 
@@ -124,6 +130,7 @@ def test_a_killed_worker_is_replaced():
     thread.join()
     assert isinstance(answers[0], ToolError)
     assert "crashed the interpreter" in str(answers[0])
+    assert answers[0].kind == "runtime"
     assert [str(a) for a in interpreter.batch(["print(1)"] * 4)] == ["1"] * 4
 
 

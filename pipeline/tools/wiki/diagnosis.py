@@ -1,8 +1,9 @@
-"""What a bad search could have found: asked of the index, after the episode."""
+"""Where the answer was that a search did not show: asked of the index, after the episode."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.answers import contains
 from pipeline.tools.wiki import MAX_CHARACTERS, first_paragraph
@@ -15,16 +16,17 @@ CORPUS_DEPTH = 100
 """How many of the best hits of an answer itself are read to see whether it is in the corpus at all."""
 
 
-@dataclass(frozen=True)
-class SearchDiagnosis:
-    """Where the answer was that a search did not show."""
+DIAGNOSES = {
+    "question_finds": "the question itself, as query, would have shown the answer: better queries help",
+    "in_article": "the answer is further down in the article: show more of it",
+    "rank": "another of the query's ten best hits shows the answer: a better ranking, or more hits, help",
+    "in_corpus": "the answer is somewhere in the corpus; where it is not, hardly any query could find it",
+}
+"""The columns of a diagnosis, and what it means where one of them holds.
 
-    question_finds: bool  # whether the question itself, as query, would have shown it
-    in_article: bool  # whether it stands further down in the article that was found
-    rank: (
-        int | None
-    )  # of the first of the query's best hits that would show it, from 1; None for none
-    in_corpus: bool  # whether one of these, or of the best hits for an answer itself, has it
+`rank` is the place, from 1, of the first of the query's best hits that shows an answer, None for none. The
+others are true or false. `in_corpus` goes by the hits for the query, the question and the answers.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,36 +35,42 @@ class Search:
 
     query: str  # as the model wrote it
     question: str
-    answers: Sequence[str]  # all that count as right
+    aliases: Sequence[str]  # all that count as right
 
 
-def diagnose(searcher: Searcher, searches: Sequence[Search]) -> list[SearchDiagnosis]:
-    """The diagnosis of each search. A few queries for each, all asked of the index at once."""
+def last_search(calls: Sequence[Mapping[str, Any]]) -> str:
+    """What the last call that did not fail searched for. Raises IndexError if all of them failed."""
+    return [call["argument"] for call in calls if not call["error_kind"]][-1]
+
+
+def diagnose(searcher: Searcher, searches: Sequence[Search]) -> dict[str, list[Any]]:
+    """The columns of `DIAGNOSES`, with a value for each search.
+
+    A few queries for each, all asked of the index at once.
+    """
     queries = [search.query for search in searches]
     questions = [search.question[:MAX_CHARACTERS] for search in searches]
-    answers = sorted({a[:MAX_CHARACTERS] for search in searches for a in search.answers})
+    aliases = sorted({a[:MAX_CHARACTERS] for search in searches for a in search.aliases})
     by_query = dict(zip(queries, searcher.search(queries, DEPTH), strict=True))
     by_question = dict(zip(questions, searcher.search(questions, 1), strict=True))
-    by_answer = dict(zip(answers, searcher.search(answers, CORPUS_DEPTH), strict=True))
-    found = []
+    by_alias = dict(zip(aliases, searcher.search(aliases, CORPUS_DEPTH), strict=True))
+    columns: dict[str, list[Any]] = {name: [] for name in DIAGNOSES}
     for search in searches:
         hits = by_query[search.query]
-        ranks = [i for i, hit in enumerate(hits, 1) if _shows(hit, search.answers)]
+        ranks = [i for i, hit in enumerate(hits, 1) if _shows(hit, search.aliases)]
         best = by_question[search.question[:MAX_CHARACTERS]]
         # An answer of stop words ("Be", "No") has no hits, though documents have it.
-        for_answers = (by_answer[answer[:MAX_CHARACTERS]] for answer in search.answers)
-        read = itertools.chain(best, hits, *for_answers)
-        found.append(
-            SearchDiagnosis(
-                question_finds=bool(best) and _shows(best[0], search.answers),
-                in_article=bool(hits) and bool(contains(hits[0].contents, search.answers)),
-                rank=ranks[0] if ranks else None,
-                in_corpus=any(contains(hit.contents, search.answers) for hit in read),
-            )
+        for_aliases = (by_alias[alias[:MAX_CHARACTERS]] for alias in search.aliases)
+        read = itertools.chain(best, hits, *for_aliases)
+        columns["question_finds"].append(bool(best) and _shows(best[0], search.aliases))
+        columns["in_article"].append(
+            bool(hits) and bool(contains(hits[0].contents, search.aliases))
         )
-    return found
+        columns["rank"].append(ranks[0] if ranks else None)
+        columns["in_corpus"].append(any(contains(hit.contents, search.aliases) for hit in read))
+    return columns
 
 
-def _shows(hit: Hit, answers: Sequence[str]) -> bool:
-    """Whether the wiki tool's answer would have had one of the answers in it."""
-    return bool(contains(first_paragraph(hit.contents), answers))
+def _shows(hit: Hit, aliases: Sequence[str]) -> bool:
+    """Whether the wiki tool's output would have had one of the aliases in it."""
+    return bool(contains(first_paragraph(hit.contents), aliases))

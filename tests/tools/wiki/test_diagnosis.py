@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.tools.wiki.corpus import write_documents
-from pipeline.tools.wiki.diagnosis import Search, SearchDiagnosis, diagnose
+from pipeline.tools.wiki.diagnosis import DIAGNOSES, Search, diagnose, last_search
 from pipeline.tools.wiki.index import build_index
 from pipeline.tools.wiki.process import Searcher
 
@@ -31,13 +31,22 @@ def test_where_the_answers_of_bad_searches_were(searcher):
         Search("meetings", "Who is the voice?", ["Gérard", "Depardieu"]),
         Search("meetings", "What does the Brown Act act on?", ["on"]),  # a stop word
     ]
-    assert diagnose(searcher, searches) == [
-        SearchDiagnosis(question_finds=True, in_article=False, rank=2, in_corpus=True),
-        SearchDiagnosis(question_finds=False, in_article=True, rank=None, in_corpus=True),
-        SearchDiagnosis(question_finds=False, in_article=False, rank=None, in_corpus=False),
-        SearchDiagnosis(question_finds=True, in_article=True, rank=1, in_corpus=True),
-    ]
+    assert diagnose(searcher, searches) == {
+        "question_finds": [True, False, False, True],
+        "in_article": [False, True, False, True],
+        "rank": [2, None, None, 1],
+        "in_corpus": [True, True, False, True],
+    }
 
 
 def test_no_searches(searcher):
-    assert diagnose(searcher, []) == []
+    assert diagnose(searcher, []) == {name: [] for name in DIAGNOSES}
+
+
+def test_the_last_search_is_that_of_the_last_call_that_did_not_fail():
+    calls = [
+        {"argument": "first", "error_kind": ""},
+        {"argument": "second", "error_kind": ""},
+        {"argument": "", "error_kind": "refused"},
+    ]
+    assert last_search(calls) == "second"
