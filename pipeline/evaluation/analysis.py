@@ -6,9 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.evaluation.evaluate import problem_of
 from pipeline.evaluation.labels import Label, label
-from pipeline.tasks import Problem, Task
+from pipeline.tasks import Problem, Task, problem_of
 from pipeline.tools import Tool
 
 WITHOUT_ANSWER = (Label.BAD_SEARCH, Label.WRONG_NUMBER)

@@ -9,7 +9,7 @@ from pipeline.chance import number_of
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.environment.history import TextHistory
 from pipeline.models.machine import Machine
-from pipeline.tasks import RECORDED, Problem, Task
+from pipeline.tasks import Problem, Task, recorded
 
 MODES = ("sampled", "greedy")
 """Where the right way is already the most likely one, training shows in sampled episodes only, so
@@ -46,22 +46,11 @@ def evaluate(
             yield [_row(mode, env.task, p, e) for p, e in zip(batch, episodes, strict=True)]
 
 
-def problem_of(row: Mapping[str, Any]) -> Problem:
-    """The problem of an episode's row: the fields of `tasks.RECORDED`."""
-    return {field: row[field] for field in RECORDED}
-
-
-def _recorded(problem: Problem) -> Problem:
-    """What a row keeps of a problem."""
-    defaults = {"aliases": [problem["answer"]], "kind": None, "subset": ""}
-    return {field: problem.get(field, defaults.get(field)) for field in RECORDED}
-
-
 def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[str, Any]:
     written = history.segments[1:]
     return {
         "mode": mode,
-        **_recorded(problem),
+        **recorded(problem),
         "reward": history.reward,
         **{
             name: measure.of(history.answer_text, problem)

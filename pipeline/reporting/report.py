@@ -11,10 +11,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from pipeline.environment.history import STYLES
-from pipeline.evaluation.evaluate import MODES, problem_of
+from pipeline.evaluation.evaluate import MODES
 from pipeline.evaluation.labels import Label
 from pipeline.reporting.figures import accuracies, label_shares, learning_curves, lengths
 from pipeline.reporting.results import TaskResults
+from pipeline.tasks import problem_of
 from pipeline.tools.protocol import RESPONSE
 
 COLUMNS = {"base": "base", "sft": "after the warm start (sft)", "rl": "after training (rl)"}

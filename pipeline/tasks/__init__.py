@@ -26,6 +26,18 @@ Problem = dict[str, Any]
 RECORDED = ("id", "question", "answer", "aliases", "kind", "subset")
 """The fields of a problem that the tables of episodes keep: what the error analysis knows of it."""
 
+
+def problem_of(row: Mapping[str, Any]) -> Problem:
+    """The problem of an episode's row: the fields of `RECORDED`."""
+    return {field: row[field] for field in RECORDED}
+
+
+def recorded(problem: Problem) -> Problem:
+    """What a row keeps of a problem."""
+    defaults = {"aliases": [problem["answer"]], "kind": None, "subset": ""}
+    return {field: problem.get(field, defaults.get(field)) for field in RECORDED}
+
+
 Author = Literal["model", "tool"]
 
 

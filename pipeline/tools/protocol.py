@@ -3,7 +3,7 @@
     <request><SimpleCalculatorTool>13.1-3<call>10.1<response>
     Result=10.1<submit>
 
-The model writes up to `<call>`, the environment writes the tool's answer and `<response>`, the model
+The model writes up to `<call>`, the environment writes the tool's output and `<response>`, the model
 goes on and ends with `<submit>`.
 """
 

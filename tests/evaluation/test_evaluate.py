@@ -5,7 +5,7 @@ from pipeline.environment.environment import EnvironmentSettings
 from pipeline.evaluation.evaluate import EvaluationSettings, _row, evaluate
 from pipeline.models.machine import Machine
 from pipeline.models.sampling import TorchSampler
-from pipeline.tasks import load_task
+from pipeline.tasks import load_task, problem_of
 
 PROBLEM = {
     "id": "7",
@@ -16,7 +16,7 @@ PROBLEM = {
 }
 
 
-def played(answer, call):
+def rolled_out(answer, call):
     history = TextHistory("prompt", [1, 2, 3])
     history.append_segment(" Durrës\nA2: <request><Wiki>Albania<call>", [4, 5], system=False)
     history.calls.append(call)
@@ -33,14 +33,15 @@ def test_a_row_holds_all_of_an_episode(tmp_path):
     bad = CallRecord("Wiki", "", "Tool error: the search is empty", "refused", False, {})
     task = load_task("trivia")
     rows = [
-        _row("sampled", task, PROBLEM, played("\nResult=in Tirana<submit>", call))
+        _row("sampled", task, PROBLEM, rolled_out("\nResult=in Tirana<submit>", call))
         for call in (good, bad)
     ]
     pd.DataFrame(rows).to_parquet(tmp_path / "table.parquet")
     table = pd.read_parquet(tmp_path / "table.parquet")
     row = table.iloc[0]
     assert (row["mode"], row["id"], row["kind"], row["reward"]) == ("sampled", "7", "capital", 1)
-    assert list(row["aliases"]) == ["Tirana", "Tiranë"]
+    problem = problem_of(row)
+    assert {**problem, "aliases": list(problem["aliases"])} == {**PROBLEM, "subset": ""}
     assert (row["first_20_words"], row["exact_match"]) == (1, 0)
     assert row["end_reason"] == "submitted"
     assert (row["tool_calls"], row["model_tokens"], row["tool_tokens"]) == (1, 3, 3)

@@ -9,6 +9,7 @@ from pipeline.errors import PipelineError
 from pipeline.reporting.figures import episode_picture
 from pipeline.reporting.report import COLUMNS, figures, render
 from pipeline.reporting.results import PER_CELL, UNTRAINED, TaskResults, columns_of
+from pipeline.reporting.tables import accuracy_table, episode_pictures, labels_table
 from tests.reporting.episodes import episodes
 
 
@@ -243,6 +244,25 @@ def test_every_accuracy_has_a_line_in_the_overview(results):
     svg = figures([warm, replace(warm, name="trivia")], COLUMNS)["accuracy"]
     for line in ("arithmetic, sampled", "trivia, sampled", "trivia, greedy", *COLUMNS.values()):
         assert f">{line}<" in svg
+
+
+def test_the_small_tables_go_by_task_and_checkpoint(results):
+    accuracy = accuracy_table({"arithmetic": results.metrics()})
+    assert accuracy["checkpoint"].tolist() == ["base", "base", "rl", "rl"]
+    assert accuracy["row"].tolist() == ["sampled", "greedy"] * 2
+    assert accuracy["accuracy"].tolist() == [0.5, 0.5, 0.75, 0.75]
+    labels = labels_table([results])
+    chosen = (labels["checkpoint"] == "rl") & (labels["mode"] == "greedy")
+    assert labels[chosen].set_index("label")["share"].to_dict() == {
+        "correct": 0.75,
+        "wrong number": 0.25,
+    }
+
+
+def test_the_pictures_are_of_the_two_checkpoints_that_are_compared(results):
+    pictures = episode_pictures([with_column(results, "sft", episodes([1, 0, 0, 0]))])
+    assert list(pictures) == ["arithmetic-sft", "arithmetic-rl"]
+    assert "after&#160;training&#160;(rl)" in pictures["arithmetic-rl"]
 
 
 def test_an_episodes_picture_is_valid_whatever_the_model_writes():

@@ -47,12 +47,11 @@ def test_reward(text, reward):
 
 
 def test_measures():
-    problem = {"aliases": ["Tirana"]}
-    assert TASK.measures("Result=Tirana<submit>", problem) == {
-        "first_20_words": 1,
-        "exact_match": 1,
-        "f1": 1,
-    }
-    long = TASK.measures("Result=" + "word " * 20 + "Tirana<submit>", problem)
+    def measured(text):
+        return {name: m.of(text, {"aliases": ["Tirana"]}) for name, m in TASK.measures.items()}
+
+    right = {"first_20_words": 1, "exact_match": 1, "f1": 1}
+    assert measured("Result=Tirana<submit>") == right
+    long = measured("Result=" + "word " * 20 + "Tirana<submit>")
     assert long["first_20_words"] == long["exact_match"] == 0
     assert long["f1"] == pytest.approx(2 / 22)
