@@ -170,6 +170,7 @@ def test_without_a_warm_start_there_are_two_columns(results):
 def test_the_page_shows_accuracies_figures_and_text_as_text(results):
     page = page_of(results)
     assert "50.0%" in page
+    assert "the column “after training (rl)” less the column “base”" in page
     assert page.count("<svg") == 4
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
