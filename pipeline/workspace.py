@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 BASE = Path("data/models/base")
 """The model that every task starts from."""
 
+WEIGHTS_FILE = "model.safetensors"
+"""In the folder of a model, its weights. Without it a folder holds no model."""
+
 
 DOCUMENTS = Path("data/wiki/documents.jsonl.gz")
 
@@ -82,7 +85,7 @@ def seed_of(checkpoint: str) -> int | None:
 def checkpoint_path(task: str, checkpoint: str) -> Path:
     """The folder of a model: "base", "sft" after the task's warm start, or "rl-<seed>" after its training.
 
-    Where the task has no warm start, that of "sft" is without `models.policy.WEIGHTS_FILE`.
+    Where the task has no warm start, that of "sft" is without `WEIGHTS_FILE`.
     """
     return BASE if checkpoint == "base" else BASE.parent / f"{task}-{checkpoint}"
 

@@ -8,11 +8,10 @@ from tqdm import tqdm
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.evaluation.evaluate import MODES, evaluate
 from pipeline.files import replacing, require, sha256
-from pipeline.models.policy import WEIGHTS_FILE, load_policy
-from pipeline.models.sampling import TorchSampler
 from pipeline.params import Params, load_params
 from pipeline.tasks import load_task
 from pipeline.workspace import (
+    WEIGHTS_FILE,
     checkpoint_path,
     checkpoint_stage,
     episodes_path,
@@ -43,6 +42,10 @@ def roll_out(params: Params, task: str, model: Path, checkpoint: str) -> pd.Data
     Each seed's policy is sampled from a seed of its own: else all would draw the same numbers, and the
     luck of those draws would look like a property of the recipe, in the mean over seeds and its interval.
     """
+    # Seconds, which a task without a warm start does not wait for.
+    from pipeline.models.policy import load_policy
+    from pipeline.models.sampling import TorchSampler
+
     seed = seed_of(checkpoint)
     section = params.task(task)
     settings = params.evaluation.model_copy(update={"seed": params.evaluation.seed + (seed or 0)})

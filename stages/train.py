@@ -3,7 +3,9 @@
 import importlib.metadata
 import json
 import platform
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -12,7 +14,7 @@ from pipeline.algorithms import NAMES
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.files import replacing, require, sha256
 from pipeline.models.fetch import SOURCE_FILE
-from pipeline.models.policy import WEIGHTS_FILE, load_policy, save_model
+from pipeline.models.policy import load_policy, save_model
 from pipeline.models.sampling import TorchSampler
 from pipeline.params import Params, load_params
 from pipeline.tasks import load_task
@@ -21,6 +23,7 @@ from pipeline.training.stability import Unstable
 from pipeline.training.tracking import tracking
 from pipeline.workspace import (
     BASE,
+    WEIGHTS_FILE,
     checkpoint_path,
     checkpoint_stage,
     live_path,
@@ -74,6 +77,7 @@ def train(
         task: section.model_dump(mode="json", exclude={"data": True, "train": set(NAMES)}),
         params.train.algorithm: algorithm.config.model_dump(mode="json"),
         "machine": params.machine.describe(),
+        "code": code_revision(),
         "versions": {
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in PACKAGES},
@@ -125,6 +129,21 @@ def train(
     training_folder.mkdir()
     pd.DataFrame(curve).to_csv(training_folder / "curve.csv", index=False, float_format="%.6g")
     (training_folder / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def code_revision() -> dict[str, Any]:
+    """The git commit that is checked out, and whether the code differs from it; None where git knows none."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = bool(git("status", "--porcelain", "--", "pipeline", "stages"))
+        return {"revision": git("rev-parse", "HEAD"), "changed": changed}
+    except (OSError, subprocess.CalledProcessError):
+        return {"revision": None, "changed": None}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ LIGHT = {
     "stages.build_corpus": (*HEAVY, "pandas"),
     "stages.build_index": (*HEAVY, "pandas"),
     "stages.demonstrate": (*HEAVY, "pandas"),
+    "stages.evaluate": HEAVY,
     "stages.fetch_model": (*HEAVY, "pandas"),
     "stages.prepare": (*HEAVY, "pandas"),
     "stages.report": HEAVY,

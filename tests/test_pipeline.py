@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 
 from pipeline.evaluation.labels import Label
 from pipeline.files import sha256
-from pipeline.models.policy import WEIGHTS_FILE, save_model
+from pipeline.models.policy import save_model
+from pipeline.workspace import WEIGHTS_FILE
 from tests.project_copy import copy_project, git, set_params
 from tests.tiny import make_model, make_tokenizer
 
@@ -118,6 +119,13 @@ def project(tmp_path_factory):
     return folder / "copy"
 
 
+def head(project):
+    """The commit that is checked out."""
+    return subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
 def test_all_stages_run_and_are_recorded(project):
     assert set(STAGES) == set(locked(project))
     metrics = json.loads((project / "reports/metrics.json").read_text())
@@ -139,6 +147,7 @@ def test_all_stages_run_and_are_recorded(project):
     assert record["model"]["source"] == "path"
     assert record["arithmetic"]["train"]["steps"] == 2
     assert "torch" in record["versions"]
+    assert record["code"] == {"revision": head(project), "changed": False}
     trivia = json.loads((project / "data/training/triviaqa-1/record.json").read_text())
     hashes = trivia["sha256"]
     assert "data/models/triviaqa-sft/model.safetensors" in hashes

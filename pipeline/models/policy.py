@@ -9,7 +9,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.errors import PipelineError
 
-WEIGHTS_FILE = "model.safetensors"
 VALUE_HEAD_FILE = "value_head.pt"
 
 

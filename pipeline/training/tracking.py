@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-from accelerate.utils import LoggerType
+from accelerate import PartialState
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, filter_trackers
 
 from pipeline.errors import PipelineError
 from pipeline.nested import flatten
@@ -43,17 +42,40 @@ def tracking(
             raise PipelineError(f"tracking: no tracker {name!r}; there is {', '.join(known)}")
     logging.getLogger("dvclive").setLevel(logging.ERROR)
     names = [LIVE, *(name for name in trackers if name != LIVE)]
-    accelerator = Accelerator(log_with=names, project_dir=str(folder), cpu=True)
-    if absent := set(names) - {LoggerType(each).value for each in accelerator.log_with}:
+    PartialState()  # accelerate's trackers ask it which process is the main one
+    if absent := set(names) - {str(each) for each in filter_trackers(names, str(folder))}:
         raise PipelineError(f"tracking: the package of {', '.join(absent)} is not installed")
     live = {"dir": str(folder), "report": "html", "save_dvc_exp": False, "dvcyaml": None}
-    options = {LIVE: live, "wandb": {"name": run}, "mlflow": {"run_name": run}}
+    options: dict[str, dict[str, Any]] = {
+        LIVE: live,
+        "wandb": {"name": run},
+        "mlflow": {"run_name": run},
+    }
     plain = {key: _plain(value) for key, value in flatten(config).items()}
-    accelerator.init_trackers(PROJECT, plain, {name: options.get(name, {}) for name in names})
+    started: list[GeneralTracker] = []
     try:
-        yield lambda values, step: accelerator.log(values, step=step)
+        for name in names:
+            started.append(_start(name, folder, options.get(name, {}), plain))
+        yield lambda values, step: _log(started, values, step)
     finally:
-        accelerator.end_training()
+        for tracker in started:
+            tracker.finish()
+
+
+def _start(
+    name: str, folder: Path, options: Mapping[str, Any], config: dict[str, Any]
+) -> GeneralTracker:
+    kind = LOGGER_TYPE_TO_CLASS[name]
+    places = [str(folder)] if kind.requires_logging_directory else []
+    tracker = kind(PROJECT, *places, **options)
+    tracker.start()
+    tracker.store_init_configuration(config)
+    return tracker
+
+
+def _log(trackers: Sequence[GeneralTracker], values: dict[str, float], step: int) -> None:
+    for tracker in trackers:
+        tracker.log(values, step=step)
 
 
 def _plain(value: Any) -> bool | int | float | str:

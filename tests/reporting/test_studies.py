@@ -22,7 +22,8 @@ def run(rewards, kl=1.0, **record):
         for reward in (rewards if (mode, subset) == ("sampled", "") else [0.0, 0.0])
     ]
     machine = {"device_name": "Some CPU", "precision": "float32"}
-    return StudyRun(curve, record | {"machine": machine}, pd.DataFrame(rows))
+    code = {"revision": "0123456789abcdef", "changed": "stopped" in record}
+    return StudyRun(curve, record | {"machine": machine, "code": code}, pd.DataFrame(rows))
 
 
 @pytest.fixture
@@ -73,6 +74,8 @@ def test_the_page(arms):
     assert "<strong>-75.0</strong>" in page
     assert "<br>-75.0 <span" in page
     assert "<td>Some CPU, float32</td>" in page
+    assert page.count("<td><code>0123456</code></td>") == 3
+    assert page.count("<td><code>0123456</code>, changed</td>") == 1
     assert "1, 0 of 2" in page
     assert "step 2: &lt;NaN&gt;" in page
     assert page.count("<svg") == 1
