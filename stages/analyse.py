@@ -11,27 +11,27 @@ from pipeline.workspace import analysis_path, episodes_path, episodes_stage, rea
 from stages.common import run_stage
 
 
-def main(task: str) -> None:
+def main(name: str) -> None:
     """Writes data/analysis/<task>.parquet: the episodes of all checkpoints, one row each."""
     params = load_params()
     checkpoints = ["base", "sft", *(f"rl-{seed}" for seed in params.seeds)]
     tables = {}
     for checkpoint in checkpoints:
-        path, stage = episodes_path(task, checkpoint), episodes_stage(task, checkpoint)
+        path, stage = episodes_path(name, checkpoint), episodes_stage(name, checkpoint)
         tables[checkpoint] = read_table(require(path, stage), stage)
         if tables[checkpoint].empty and checkpoint != "sft":  # that is empty without a warm start
             raise PipelineError(
                 f"{path} holds no episodes: run `dvc repro --single-item --force {stage}`"
             )
-    learned = load_task(task)
-    _, resources = read_setup(task)
-    tools = learned.tools(params.task(task).tools, resources)
+    task = load_task(name)
+    _, resources = read_setup(name)
+    tools = task.tools(params.task(name).tools, resources)
     together = pd.concat([t for t in tables.values() if not t.empty], ignore_index=True)
-    analysed = analyse(together, learned, tools)
-    with replacing(analysis_path(task)) as beside:
+    analysed = analyse(together, task, tools)
+    with replacing(analysis_path(name)) as beside:
         analysed.to_parquet(beside, index=False)
     wrong = analysed[(analysed["checkpoint"] == "rl") & (analysed["reward"] == 0)]
-    print(f"{task}: {len(analysed)} episodes; wrong after training, of both modes and all seeds:")
+    print(f"{name}: {len(analysed)} episodes; wrong after training, of both modes and all seeds:")
     print(wrong["label"].value_counts().to_string(header=False) if len(wrong) else "none")
 
 

@@ -23,7 +23,7 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        main(**vars(parser.parse_args()))
+        main(*vars(parser.parse_args()).values())
     except PipelineError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

@@ -19,29 +19,29 @@ from pipeline.workspace import (
 from stages.common import run_stage
 
 
-def main(task: str) -> None:
+def main(name: str) -> None:
     """Writes data/setup/<task> and data/demonstrations/<task>.jsonl."""
-    section = load_params().task(task)
-    problems = read_jsonl(problems_path(task, "train"), f"prepare@{task}")
-    learned = load_task(task)
-    resources = read_resources(learned.resources)
-    prompt, demonstrations = learned.demonstrate(
-        problems, learned.tools(section.tools, resources), section.warm_start.demonstrations
+    section = load_params().task(name)
+    problems = read_jsonl(problems_path(name, "train"), f"prepare@{name}")
+    task = load_task(name)
+    resources = read_resources(task.resources)
+    prompt, demonstrations = task.demonstrate(
+        problems, task.tools(section.tools, resources), section.warm_start.demonstrations
     )
     with (
-        replacing(setup_path(task)) as setup,
-        replacing(demonstrations_path(task)) as new_demonstrations,
+        replacing(setup_path(name)) as setup,
+        replacing(demonstrations_path(name)) as new_demonstrations,
     ):
         setup.mkdir()
         (setup / "prompt.txt").write_text(prompt)
         tools = {
             "resources": resources,
-            "code": {str(file): sha256(file) for file in sources(type(learned).__module__)},
-            "packages": {name: importlib.metadata.version(name) for name in learned.packages},
+            "code": {str(file): sha256(file) for file in sources(type(task).__module__)},
+            "packages": {p: importlib.metadata.version(p) for p in task.packages},
         }
         (setup / "tools.json").write_text(json.dumps(tools, indent=2) + "\n")
         write_jsonl(new_demonstrations, [asdict(d) for d in demonstrations])
-    print(f"{task}: a prompt of {len(prompt.split())} words, {len(demonstrations)} demonstrations")
+    print(f"{name}: a prompt of {len(prompt.split())} words, {len(demonstrations)} demonstrations")
 
 
 if __name__ == "__main__":

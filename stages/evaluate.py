@@ -23,20 +23,20 @@ from pipeline.workspace import (
 from stages.common import run_stage
 
 
-def main(task: str, checkpoint: str) -> None:
+def main(name: str, checkpoint: str) -> None:
     """Writes data/episodes/<task>/<checkpoint>.parquet; `checkpoint` is "base", "sft" or "rl-<seed>".
     Without a warm start, the table of "sft" is empty."""
-    made_by = checkpoint_stage(task, checkpoint)
-    model = require(checkpoint_path(task, checkpoint), made_by)
+    made_by = checkpoint_stage(name, checkpoint)
+    model = require(checkpoint_path(name, checkpoint), made_by)
     if checkpoint == "sft" and not (model / WEIGHTS_FILE).exists():
         table = pd.DataFrame()
     else:
-        table = roll_out(load_params(), task, model, checkpoint)
-    with replacing(episodes_path(task, checkpoint)) as beside:
+        table = roll_out(load_params(), name, model, checkpoint)
+    with replacing(episodes_path(name, checkpoint)) as beside:
         table.to_parquet(beside, index=False)
 
 
-def roll_out(params: Params, task: str, model: Path, checkpoint: str) -> pd.DataFrame:
+def roll_out(params: Params, name: str, model: Path, checkpoint: str) -> pd.DataFrame:
     """The episodes of the model in a folder, which is the checkpoint "base", "sft" or "rl-<seed>".
 
     Each seed's policy is sampled from a seed of its own: else all would draw the same numbers, and the
@@ -47,18 +47,18 @@ def roll_out(params: Params, task: str, model: Path, checkpoint: str) -> pd.Data
     from pipeline.models.sampling import TorchSampler
 
     seed = seed_of(checkpoint)
-    section = params.task(task)
+    section = params.task(name)
     settings = params.evaluation.model_copy(update={"seed": params.evaluation.seed + (seed or 0)})
-    problems = read_jsonl(problems_path(task, "test"), f"prepare@{task}")
+    problems = read_jsonl(problems_path(name, "test"), f"prepare@{name}")
     policy, tokenizer = load_policy(model, params.machine.resolve_device())
-    prompt, resources = read_setup(task)
-    task_set = load_task(task)
-    tools = task_set.tools(section.tools, resources)
+    prompt, resources = read_setup(name)
+    task = load_task(name)
+    tools = task.tools(section.tools, resources)
     environments = {
         mode: TaskEnvironment(
             TorchSampler(policy.pretrained_model, tokenizer, do_sample=mode == "sampled"),
             tokenizer,
-            task_set,
+            task,
             prompt,
             tools,
             section.environment,
@@ -67,7 +67,7 @@ def roll_out(params: Params, task: str, model: Path, checkpoint: str) -> pd.Data
     }
     batches = evaluate(environments, problems, settings, params.machine)
     rows: list[dict] = []
-    with tqdm(total=len(MODES) * len(problems), desc=f"evaluate {task}, {checkpoint}") as bar:
+    with tqdm(total=len(MODES) * len(problems), desc=f"evaluate {name}, {checkpoint}") as bar:
         for batch in batches:
             rows += batch
             recent = [row["reward"] for row in rows if row["mode"] == batch[0]["mode"]]

@@ -7,13 +7,13 @@ from pipeline.workspace import problems_path, write_jsonl
 from stages.common import run_stage
 
 
-def main(task: str) -> None:
+def main(name: str) -> None:
     """Writes data/tasks/<task>/{train,test}.jsonl."""
-    splits = load_task(task).problems(load_params().task(task).data)
+    splits = load_task(name).problems(load_params().task(name).data)
     for split, problems in splits.items():
-        with replacing(problems_path(task, split)) as beside:
+        with replacing(problems_path(name, split)) as beside:
             write_jsonl(beside, problems)
-        print(f"{task}: {len(problems)} {split} problems")
+        print(f"{name}: {len(problems)} {split} problems")
 
 
 if __name__ == "__main__":

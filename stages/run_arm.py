@@ -19,22 +19,22 @@ from stages.evaluate import roll_out
 from stages.train import train
 
 
-def main(task: str, arm: str, seed: int) -> None:
+def main(name: str, arm: str, seed: int) -> None:
     """Writes studies/runs/<task>-<arm>-<seed>: learning curve, record, and episodes with labels."""
     arms = yaml.safe_load(ARMS.read_text(encoding="utf-8-sig"))
     if arm not in arms:
         raise PipelineError(f"{ARMS}: no arm {arm!r}; there is {', '.join(arms)}")
     params = load_arm(arm, arms[arm])
-    target = run_path(task, arm, seed)
+    target = run_path(name, arm, seed)
     # The policy is not kept: there are dozens, of half a gigabyte each.
     with replacing(target) as beside, tempfile.TemporaryDirectory() as folder:
         policy = Path(folder) / "policy"
-        train(params, task, seed, policy, beside, live_path(f"{task}-{arm}", seed))
-        episodes = roll_out(params, task, policy, f"rl-{seed}")
-        studied = load_task(task)
-        _, resources = read_setup(task)
-        tools = studied.tools(params.task(task).tools, resources)
-        labelled = analyse(episodes, studied, tools)
+        train(params, name, seed, policy, beside, live_path(f"{name}-{arm}", seed))
+        episodes = roll_out(params, name, policy, f"rl-{seed}")
+        task = load_task(name)
+        _, resources = read_setup(name)
+        tools = task.tools(params.task(name).tools, resources)
+        labelled = analyse(episodes, task, tools)
         labelled[STUDY_COLUMNS].to_csv(beside / "episodes.csv", index=False)
 
 

@@ -39,42 +39,42 @@ PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 """Those that a result may depend on."""
 
 
-def main(task: str, seed: int) -> None:
+def main(name: str, seed: int) -> None:
     """Writes the policy, its learning curve, and a record of what it was trained with."""
     params = load_params()
     # Opened together and first: a place that cannot be written is found before the training, not after.
     with (
-        replacing(checkpoint_path(task, f"rl-{seed}")) as policy,
-        replacing(training_path(task, seed)) as record,
+        replacing(checkpoint_path(name, f"rl-{seed}")) as policy,
+        replacing(training_path(name, seed)) as record,
     ):
-        train(params, task, seed, policy, record, live_path(task, seed))
+        train(params, name, seed, policy, record, live_path(name, seed))
 
 
 def train(
-    params: Params, task: str, seed: int, policy_folder: Path, training_folder: Path, live: Path
+    params: Params, name: str, seed: int, policy_folder: Path, training_folder: Path, live: Path
 ) -> None:
     """Trains as the params say, and writes both folders; `live` is where to watch it meanwhile."""
-    section = params.task(task)
-    algorithm = params.algorithm_of(task)
-    problems_file = problems_path(task, "train")
-    problems = read_jsonl(problems_file, f"prepare@{task}")
-    prompt, resources = read_setup(task)
-    start = require(checkpoint_path(task, "sft"), checkpoint_stage(task, "sft"))
+    section = params.task(name)
+    algorithm = params.algorithm_of(name)
+    problems_file = problems_path(name, "train")
+    problems = read_jsonl(problems_file, f"prepare@{name}")
+    prompt, resources = read_setup(name)
+    start = require(checkpoint_path(name, "sft"), checkpoint_stage(name, "sft"))
     if not (start / WEIGHTS_FILE).exists():
         start = require(BASE, "fetch_model")
     policy, tokenizer = load_policy(start, params.machine.resolve_device())
-    learned = load_task(task)
+    task = load_task(name)
     env = TaskEnvironment(
         TorchSampler(policy.pretrained_model, tokenizer),
         tokenizer,
-        learned,
+        task,
         prompt,
-        learned.tools(section.tools, resources),
+        task.tools(section.tools, resources),
         section.environment,
     )
     record = {
         "model": json.loads((BASE / SOURCE_FILE).read_text()),
-        task: section.model_dump(mode="json", exclude={"data": True, "train": set(NAMES)}),
+        name: section.model_dump(mode="json", exclude={"data": True, "train": set(NAMES)}),
         params.train.algorithm: algorithm.config.model_dump(mode="json"),
         "machine": params.machine.describe(),
         "code": code_revision(),
@@ -86,8 +86,8 @@ def train(
             str(path): sha256(path)
             for path in (
                 problems_file,
-                setup_path(task) / "prompt.txt",
-                setup_path(task) / "tools.json",
+                setup_path(name) / "prompt.txt",
+                setup_path(name) / "tools.json",
                 start / WEIGHTS_FILE,
             )
         },
@@ -95,7 +95,7 @@ def train(
     curve: list[dict[str, float]] = []
     with (
         tracking(params.tracking, live.name, live, record) as log,
-        tqdm(total=section.train.steps, desc=f"train {task}, seed {seed}", unit="step") as bar,
+        tqdm(total=section.train.steps, desc=f"train {name}, seed {seed}", unit="step") as bar,
     ):
 
         def on_step(stats: dict[str, float]) -> None:

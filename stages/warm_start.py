@@ -7,15 +7,15 @@ from pipeline.workspace import BASE, checkpoint_path, demonstrations_path, read_
 from stages.common import run_stage
 
 
-def main(task: str) -> None:
+def main(name: str) -> None:
     """Writes data/models/<task>-sft: the model and its losses; with 0 steps only a note."""
     params = load_params()
-    settings = params.task(task).warm_start
-    with replacing(checkpoint_path(task, "sft")) as beside:
+    settings = params.task(name).warm_start
+    with replacing(checkpoint_path(name, "sft")) as beside:
         if settings.steps == 0:
             beside.mkdir()
             (beside / "README").write_text("No warm start: training starts from the base model.\n")
-            print(f"{task}: no warm start")
+            print(f"{name}: no warm start")
             return
         # Seconds, which a task without a warm start does not wait for.
         import pandas as pd
@@ -24,8 +24,8 @@ def main(task: str) -> None:
         from pipeline.models.policy import load_policy, save_model
         from pipeline.training.warm_start import warm_start
 
-        rows = read_jsonl(demonstrations_path(task), f"demonstrate@{task}")
-        prompt, _ = read_setup(task)
+        rows = read_jsonl(demonstrations_path(name), f"demonstrate@{name}")
+        prompt, _ = read_setup(name)
         policy, tokenizer = load_policy(
             require(BASE, "fetch_model"), params.machine.resolve_device()
         )
@@ -38,7 +38,7 @@ def main(task: str) -> None:
             settings,
             params.machine,
         )
-        with tqdm(steps, f"warm start {task}", settings.steps, unit="step") as bar:
+        with tqdm(steps, f"warm start {name}", settings.steps, unit="step") as bar:
             for loss in bar:
                 losses.append(loss)
                 bar.set_postfix_str(f"loss {loss:.2f}")
