@@ -50,3 +50,8 @@ def sha256(path: Path) -> str:
     """The file's SHA-256, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(*paths: Path) -> dict[str, str]:
+    """The SHA-256 of each file, by its path."""
+    return {str(path): sha256(path) for path in paths}

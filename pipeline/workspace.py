@@ -108,6 +108,11 @@ def live_path(task: str, seed: int) -> Path:
     return Path("live") / f"{task}-{seed}"
 
 
+def snapshot_path(run: str) -> Path:
+    """The state of a training, a warm start or an evaluation that was stopped."""
+    return Path("data/snapshots") / f"{run}.pt"
+
+
 def episodes_path(task: str, checkpoint: str) -> Path:
     """The episodes of a checkpoint, "base", "sft" or "rl-<seed>", on the task's test problems."""
     return Path("data/episodes") / task / f"{checkpoint}.parquet"

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.evaluation.evaluate import MODES, evaluate
-from pipeline.files import replacing, require, sha256
+from pipeline.files import replacing, require, sha256, sha256_of
 from pipeline.params import Params, load_params
 from pipeline.tasks import load_task
 from pipeline.workspace import (
@@ -19,8 +19,9 @@ from pipeline.workspace import (
     read_jsonl,
     read_setup,
     seed_of,
+    setup_path,
 )
-from stages.common import run_stage
+from stages.common import run_stage, snapshot_of
 
 
 def main(name: str, checkpoint: str) -> None:
@@ -65,20 +66,37 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str) -> pd.Data
         )
         for mode in MODES
     }
-    batches = evaluate(environments, problems, settings, params.machine)
-    rows: list[dict] = []
-    with tqdm(total=len(MODES) * len(problems), desc=f"evaluate {name}, {checkpoint}") as bar:
-        for batch in batches:
-            rows += batch
-            recent = [row["reward"] for row in rows if row["mode"] == batch[0]["mode"]]
-            bar.set_postfix_str(f"{batch[0]['mode']} accuracy {sum(recent) / len(recent):.1%}")
-            bar.update(len(batch))
     source = {
         "checkpoint": checkpoint.partition("-")[0],
         "training_seed": seed,
         "sampling_seed": settings.seed,
         "weights_sha256": sha256(model / WEIGHTS_FILE),
     }
+    key = {
+        **source,
+        "evaluation": settings.model_dump(mode="json"),
+        "environment": section.environment.model_dump(mode="json"),
+        "tools": section.tools.model_dump(mode="json"),
+        "machine": params.machine.describe(),
+        "sha256": sha256_of(
+            problems_path(name, "test"),
+            setup_path(name) / "prompt.txt",
+            setup_path(name) / "tools.json",
+        ),
+    }
+    snapshot = snapshot_of(
+        f"{name}-{checkpoint}-episodes", "stages.evaluate", key, params.snapshot_seconds
+    )
+    rows: list[dict] = []
+    with tqdm(total=len(MODES) * len(problems), desc=f"evaluate {name}, {checkpoint}") as bar:
+
+        def on_batch(batch: list[dict]) -> None:
+            rows.extend(batch)
+            recent = [row["reward"] for row in rows if row["mode"] == batch[0]["mode"]]
+            bar.set_postfix_str(f"{batch[0]['mode']} accuracy {sum(recent) / len(recent):.1%}")
+            bar.update(len(batch))
+
+        evaluate(environments, problems, settings, params.machine, on_batch, snapshot)
     return pd.DataFrame({**source, **row} for row in rows).astype({"training_seed": "Int64"})
 
 

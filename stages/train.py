@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from pipeline.algorithms import NAMES
 from pipeline.environment.environment import TaskEnvironment
-from pipeline.files import replacing, require, sha256
+from pipeline.files import replacing, require, sha256_of
 from pipeline.models.fetch import SOURCE_FILE
 from pipeline.models.policy import load_policy, save_model
 from pipeline.models.sampling import TorchSampler
@@ -33,7 +33,7 @@ from pipeline.workspace import (
     setup_path,
     training_path,
 )
-from stages.common import run_stage
+from stages.common import run_stage, snapshot_of
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 """Those that a result may depend on."""
@@ -82,16 +82,18 @@ def train(
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in PACKAGES},
         },
-        "sha256": {
-            str(path): sha256(path)
-            for path in (
-                problems_file,
-                setup_path(name) / "prompt.txt",
-                setup_path(name) / "tools.json",
-                start / WEIGHTS_FILE,
-            )
-        },
+        "sha256": sha256_of(
+            problems_file,
+            setup_path(name) / "prompt.txt",
+            setup_path(name) / "tools.json",
+            start / WEIGHTS_FILE,
+        ),
     }
+    key = {
+        "seed": seed,
+        **{k: v for k, v in record.items() if k != "code"},
+    }  # a commit need not change the code
+    snapshot = snapshot_of(live.name, "stages.train", key, params.snapshot_seconds)
     curve: list[dict[str, float]] = []
     with (
         tracking(params.tracking, live.name, live, record) as log,
@@ -116,6 +118,7 @@ def train(
                 params.machine,
                 seed,
                 on_step,
+                snapshot,
             )
         except Unstable as stop:
             if stop.best_step == 0:
