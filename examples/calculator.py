@@ -18,8 +18,8 @@ from pipeline.training.trainer import PolicyTrainer
 
 EXAMPLES = {"13.1-3": "10.1", "4*3": "12", "12.1+1": "13.1", "12.1-20": "-7.9"}
 PROMPT = "".join(
-    f"What is {sum_}?\n<request><Calculator>{sum_}<call>{result}<response>\nResult={result}<submit>\n"
-    for sum_, result in EXAMPLES.items()
+    f"What is {question}?\n<request><Calculator>{question}<call>{result}<response>\nResult={result}<submit>\n"
+    for question, result in EXAMPLES.items()
 )
 
 
@@ -53,4 +53,5 @@ def learn(name: str, steps: int = 8, episodes: int = 32) -> list[TextHistory]:
 
 
 if __name__ == "__main__":
-    print(learn(*(sys.argv[1:] or ["data/models/base"]))[0].text.removeprefix(PROMPT))
+    model = sys.argv[1] if len(sys.argv) > 1 else "data/models/base"
+    print(learn(model)[0].text.removeprefix(PROMPT))
