@@ -38,6 +38,7 @@ def learn(name: str, steps: int = 8, episodes: int = 32) -> list[TextHistory]:
     )
     trainer = PolicyTrainer(PPO(PPOConfig()), policy)
     draw = random.Random(0)
+    played: list[TextHistory] = []
     for step in range(steps):
         sums = [
             f"{draw.randint(1, 99)}{draw.choice('+-*/')}{draw.randint(1, 99)}"
