@@ -17,17 +17,24 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export DVC_NO_ANALYTICS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: repro studies test smoke compare oracle bench lint format lock check clean
+.PHONY: help repro results studies check smoke test compare oracle bench lint format lock clean
+
+help:  ## what there is to make
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: check  ## the whole pipeline, from the model to the report
 	@test -e .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
 	python -m scripts.repro report $(JOBS)
+	python -m scripts.results_table
 	@echo "Done. Open reports/index.html"
+
+results: .venv/installed  ## the README's table anew, from reports/metrics.json
+	python -m scripts.results_table
 
 studies: check  ## the same trainings with params varied, from many seeds: hours
 	python -m scripts.repro studies/dvc.yaml $(JOBS)
 
-check: .venv/installed
+check: .venv/installed  ## whether params.yaml is right
 	@python -m pipeline.params
 
 smoke: .venv/installed  ## the whole graph with a few steps, in a copy
@@ -62,7 +69,7 @@ lint: .venv/installed  ## style, types, and which room may import which
 	mypy
 	lint-imports
 
-format: .venv/installed
+format: .venv/installed  ## code as ruff would have it
 	ruff check --fix .
 	ruff format .
 

@@ -1,6 +1,7 @@
-"""The small tables in reports/tables, and the pictures of episodes."""
+"""The small tables in reports/tables, the README's table, and the pictures of episodes."""
 
 import itertools
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -44,6 +45,47 @@ def accuracy_table(metrics: dict) -> pd.DataFrame:
         for checkpoint, rows in columns.items()
         for row, accuracy in rows.items()
     )
+
+
+BUILT_IN = ("arithmetic", "trivia", "word_problems")
+"""The tasks whose problems the project makes itself: their accuracy is no public benchmark's."""
+
+
+def results_markdown(metrics: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> str:
+    """The table of accuracies for the README: a row each task and subset, a column each checkpoint and mode.
+
+    Args:
+        metrics: as in reports/metrics.json, by task, checkpoint and row of `accuracies`.
+
+    Returns:
+        lines of Markdown. A cell has accuracy and 95% interval in percent. It is empty where there is no
+        such checkpoint.
+    """
+    columns = [
+        (checkpoint, mode) for checkpoint in COLUMNS for mode in sorted(MODES)
+    ]  # greedy, sampled
+    lines = [
+        ["task", *(f"{checkpoint}, {mode}" for checkpoint, mode in columns)],
+        ["---", *("---:" for _ in columns)],
+    ]
+    for task, checkpoints in metrics.items():
+        for subset in dict.fromkeys(
+            row.rpartition(" ")[0] for rows in checkpoints.values() for row in rows
+        ):
+            title = ", ".join(filter(None, (f"`{task}`", subset)))
+            cells = [
+                _percent(checkpoints.get(checkpoint, {}).get(f"{subset} {mode}".strip()))
+                for checkpoint, mode in columns
+            ]
+            lines.append([f"{title} (built in)" if task in BUILT_IN else title, *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _percent(accuracy: Mapping[str, float] | None) -> str:
+    if accuracy is None:
+        return ""
+    value, low, high = (100 * accuracy[key] for key in ("accuracy", "low", "high"))
+    return f"{value:.0f}% ({low:.0f}–{high:.0f})"
 
 
 def episode_pictures(results: list[TaskResults]) -> dict[str, str]:

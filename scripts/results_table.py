@@ -1,0 +1,43 @@
+"""Writes the README's table of results anew from reports/metrics.json.
+
+Not a stage: `make repro` ends with it, `make results` runs nothing else.
+"""
+
+import json
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.files import replacing, require
+from pipeline.reporting.tables import results_markdown
+from pipeline.workspace import REPORTS
+from stages.common import run_stage
+
+README = Path("README.md")
+START, END = "<!-- results -->\n", "<!-- /results -->\n"
+
+
+def main() -> None:
+    """Replaces what stands between the two marks in README.md."""
+    metrics = json.loads(require(REPORTS / "metrics.json", "report").read_text())
+    text = with_results(README.read_text(encoding="utf-8"), results_markdown(metrics))
+    with replacing(README) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def with_results(text: str, table: str) -> str:
+    """The page with the table between its marks.
+
+    Raises PipelineError if the marks are not there once each, in this order.
+    """
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end) or START in after or END in before + after:
+        raise PipelineError(
+            f"{README}: the table of results goes between one line {START.strip()} and one line "
+            f"{END.strip()} after it; add them"
+        )
+    return f"{before}{START}{table}{END}{after}"
+
+
+if __name__ == "__main__":
+    run_stage(main)
