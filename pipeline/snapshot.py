@@ -9,13 +9,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.files import replacing
-from pipeline.nested import flatten
+from pipeline.nested import differing
 
 State = dict[str, Any]
 """Tensors, numbers, strings, and lists and mappings of them."""
@@ -28,7 +28,11 @@ class Snapshot:
         file: where it lies; None keeps nothing.
         key: all that decides what the run's outputs are, as JSON. A state that was saved under another
             key is never taken up.
-        seconds: how long to wait, at least, between two times of saving.
+        seconds: how long to wait, at least, between two times of saving. It is longer where saving
+            takes more than `SHARE` of the time.
+
+    Attributes:
+        behind: whether the run has gone on since its state was last saved.
     """
 
     def __init__(
@@ -37,29 +41,37 @@ class Snapshot:
         self.file = file
         self.key = json.loads(json.dumps(key))
         self.seconds = seconds
-        self._saved = time.monotonic()
+        self.behind = False
+        self._updating = False
+        self._next = time.monotonic() + seconds
+
+    @property
+    def finished(self) -> Path | None:
+        """Where the state lies of a run whose outputs are there."""
+        return self.file and self.file.with_suffix(FINISHED)
 
     def load(self) -> State | None:
         """The saved state; None if there is none, or none of this key, which is then said."""
         import torch
 
-        if self.file is None or not self.file.exists():
+        file = next((f for f in (self.file, self.finished) if f and f.exists()), None)
+        if file is None:
             return None
         try:
-            saved = torch.load(self.file, map_location="cpu", weights_only=True)
+            saved = torch.load(file, map_location="cpu", weights_only=True)
             key, state = saved["key"], saved["state"]
         except (
             Exception
         ) as error:  # torch's, pickle's and zipfile's, for a file that is none of ours
             raise PipelineError(
-                f"{self.file}: not a snapshot ({type(error).__name__}); remove it, and the run begins anew"
+                f"{file}: not a snapshot ({type(error).__name__}); remove it, and the run begins anew"
             ) from error
         if key == self.key:
-            print(f"going on from {self.file}")
+            print(f"going on from {file}")
             return state
-        old, new = flatten(key), flatten(self.key)
-        differing = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-        print(f"{self.file} is of a run with another {', '.join(differing)}: beginning anew")
+        print(
+            f"{file} is of a run with another {', '.join(differing(key, self.key))}: beginning anew"
+        )
         return None
 
     def save(self, state: State) -> None:
@@ -68,30 +80,52 @@ class Snapshot:
 
         if self.file is None:
             return
+        begun = time.monotonic()
         with replacing(self.file) as beside:
             torch.save({"key": self.key, "state": state}, beside)
-        self._saved = time.monotonic()
+        ended = time.monotonic()
+        self._next = ended + max(self.seconds, (ended - begun) / SHARE)
+        self.behind = False
 
     def offer(self, state: Callable[[], State]) -> None:
         """Saves the state if it is time to."""
-        if self.file is not None and time.monotonic() - self._saved >= self.seconds:
+        self.behind = self.file is not None
+        if self.behind and time.monotonic() >= self._next:
             self.save(state())
 
     @contextmanager
-    def saved_on_exit(self, state: Callable[[], State]) -> Iterator[None]:
-        """Saves the state when the block ends well, and when it is interrupted."""
+    def kept(self, state: Callable[[], State]) -> Iterator[None]:
+        """Has the state saved where the block ends or is interrupted, but not in the midst of an `update`."""
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
-            self.save(state())
+            if self.behind and not self._updating:
+                self.save(state())
             raise
-        self.save(state())
+        if self.behind:
+            self.save(state())
 
-    def remove(self) -> None:
-        """The run's outputs are there: it is over."""
-        if self.file is not None:
-            self.file.unlink(missing_ok=True)
+    @contextmanager
+    def update(self) -> Iterator[None]:
+        """For a block in whose midst there is no state to save.
 
+        The first SIGINT or SIGTERM waits for its end, if else the work of more than this block were lost.
+        """
+        self._updating = True
+        with interruptions_wait() if self.behind else nullcontext():
+            yield
+            self._updating = False
+
+    def finish(self) -> None:
+        """The run's outputs are there. The state stays until `clear_finished`."""
+        if self.file is not None and self.file.exists():
+            self.file.replace(self.file.with_suffix(FINISHED))
+
+
+SHARE = 0.05
+"""The most of a run's time that saving its state takes."""
+
+FINISHED = ".finished.pt"
 
 NOWHERE = Snapshot(None)
 """For runs that start anew after they were stopped."""
@@ -99,19 +133,37 @@ NOWHERE = Snapshot(None)
 
 @contextmanager
 def interruptions_wait() -> Iterator[None]:
-    """Has SIGINT and SIGTERM that come while the block runs take effect at its end."""
+    """Has a SIGINT or SIGTERM that comes while the block runs take effect at its end.
+
+    A second one takes effect at once.
+    """
     if threading.current_thread() is not threading.main_thread():  # no signal arrives elsewhere
         yield
         return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
     came: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def wait(number: int, frame: object) -> None:
+        came.append(number)
+        _handle(before)
+
+    _handle(dict.fromkeys(numbers, wait))
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        _handle(before)
+    if came:
+        signal.raise_signal(came[0])
+
+
+def _handle(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def clear_finished(folder: Path, since: float) -> None:
+    """Removes the states of finished runs that were saved before a time, in seconds since the epoch."""
+    for file in folder.glob(f"*{FINISHED}"):
+        if file.stat().st_mtime < since:
+            file.unlink(missing_ok=True)

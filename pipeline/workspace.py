@@ -33,6 +33,9 @@ RESOURCES = {"index": (INDEX_RECORD, "build_index")}
 """What stages make for tasks' tools, by the name in `Task.resources`: its record, and the stage."""
 
 
+SNAPSHOTS = Path("data/snapshots")
+
+
 REPORTS = Path("reports")
 
 
@@ -110,7 +113,12 @@ def live_path(task: str, seed: int) -> Path:
 
 def snapshot_path(run: str) -> Path:
     """The state of a training, a warm start or an evaluation that was stopped."""
-    return Path("data/snapshots") / f"{run}.pt"
+    return SNAPSHOTS / f"{run}.pt"
+
+
+def lock_path(run: str) -> Path:
+    """What a process holds while it does something that no other may do at the same time."""
+    return Path("data/locks") / f"{run}.lock"
 
 
 def episodes_path(task: str, checkpoint: str) -> Path:

@@ -1,6 +1,8 @@
 """Shows the pretrained model a task's demonstrations, where the task wants that before training."""
 
-from pipeline.files import replacing, require, sha256_of
+from typing import Any
+
+from pipeline.files import require, sha256_of
 from pipeline.params import load_params
 from pipeline.tasks import Demonstration
 from pipeline.workspace import (
@@ -12,14 +14,30 @@ from pipeline.workspace import (
     read_setup,
     setup_path,
 )
-from stages.common import run_stage, snapshot_of
+from stages.common import outputs, run_stage, snapshot_of
 
 
 def main(name: str) -> None:
     """Writes data/models/<task>-sft: the model and its losses; with 0 steps only a note."""
     params = load_params()
     settings = params.task(name).warm_start
-    with replacing(checkpoint_path(name, "sft")) as beside:
+
+    def inputs() -> dict[str, Any]:
+        params = load_params()
+        settings = params.task(name).warm_start
+        if settings.steps == 0:
+            return {"steps": 0}
+        return {
+            "warm_start": settings.model_dump(mode="json"),
+            "machine": params.machine.describe(),
+            "sha256": sha256_of(
+                demonstrations_path(name),
+                setup_path(name) / "prompt.txt",
+                require(BASE, "fetch_model") / WEIGHTS_FILE,
+            ),
+        }
+
+    with outputs(checkpoint_path(name, "sft"), inputs=inputs) as (beside,):
         if settings.steps == 0:
             beside.mkdir()
             (beside / "README").write_text("No warm start: training starts from the base model.\n")
@@ -34,17 +52,8 @@ def main(name: str) -> None:
 
         rows = read_jsonl(demonstrations_path(name), f"demonstrate@{name}")
         prompt, _ = read_setup(name)
-        policy, tokenizer = load_policy(
-            require(BASE, "fetch_model"), params.machine.resolve_device()
-        )
-        key = {
-            "warm_start": settings.model_dump(mode="json"),
-            "machine": params.machine.describe(),
-            "sha256": sha256_of(
-                demonstrations_path(name), setup_path(name) / "prompt.txt", BASE / WEIGHTS_FILE
-            ),
-        }
-        snapshot = snapshot_of(f"{name}-sft", "stages.warm_start", key, params.snapshot_seconds)
+        policy, tokenizer = load_policy(BASE, params.machine.resolve_device())
+        snapshot = snapshot_of(f"warm_start-{name}", inputs(), params.snapshot_seconds)
         losses = []
         with tqdm(total=settings.steps, desc=f"warm start {name}", unit="step") as bar:
 

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from pipeline.evaluation.evaluate import EvaluationSettings, evaluate
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead
 from pipeline.models.sampling import TorchSampler
-from pipeline.snapshot import Snapshot, interruptions_wait
+from pipeline.snapshot import NOWHERE, Snapshot, clear_finished, interruptions_wait
 from pipeline.tasks import Demonstration
 from pipeline.tasks.arithmetic import Arithmetic
 from pipeline.training.run import train
@@ -86,13 +87,27 @@ RUNS = {
 }  # fmt: skip
 
 
-def run(kind, folder, seconds=0.0):
-    """One run of a kind, whose last state stays in the folder; it tells its steps there, too."""
+def run(kind, folder, kill_at=None):
+    """One run of a kind, which saves its last state in the folder, its steps, and how many calls it took.
+
+    It kills itself at a call of a function: in a rollout, an update, or in the midst of saving.
+    """
+    calls = 0
+
+    def count(frame, event, argument):
+        nonlocal calls
+        calls += 1
+        if calls == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     function, options = RUNS[kind]
     torch.set_num_threads(1)
     steps = []
-    function(Snapshot(folder / "state.pt", {"kind": kind}, seconds), steps.append, **options)
+    sys.setprofile(count)
+    function(Snapshot(folder / "state.pt", {"kind": kind}), steps.append, **options)
+    sys.setprofile(None)
     torch.save(steps, folder / "steps.pt")
+    (folder / "calls").write_text(str(calls))
 
 
 def alike(one, other):
@@ -110,35 +125,28 @@ def read(file):
     return torch.load(file, weights_only=True)
 
 
-def start(kind, folder, seconds=0.0):
-    process = SERVER.Process(target=run, args=(kind, folder, seconds))
+def run_beside(*arguments):
+    """Calls `run` in a process of its own; returns the exit code."""
+    process = SERVER.Process(target=run, args=arguments)
     process.start()
-    return process
+    process.join()
+    return process.exitcode
 
 
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_killed_run_ends_with_the_digits_of_one_that_was_not(kind, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir(), killed.mkdir()
-    SERVER.Process(target=time.sleep, args=(0,)).start()  # the server's imports
-    begun = time.monotonic()
-    process = start(kind, whole)
-    process.join()
-    assert process.exitcode == 0
-    takes = time.monotonic() - begun
-    draw, kills = random.Random(kind), 0
-    while True:
-        process = start(kind, killed)
-        process.join(draw.uniform(0.1, 0.6) * takes if kills < 6 else None)
-        if process.exitcode is not None:
-            break
-        process.kill()
-        process.join()
-        kills += 1
-    assert process.exitcode == 0
-    assert kills > 0
+    assert run_beside(kind, whole) == 0
+    calls = int((whole / "calls").read_text())
+    draw = random.Random(kind)
+    for _ in range(10):
+        # Each time it goes on, there is less left to do: a later moment may not come.
+        assert run_beside(kind, killed, draw.randrange(calls // 3)) in (-signal.SIGKILL, 0)
+    assert run_beside(kind, killed) == 0
     for name in ("state.pt", "steps.pt"):
         assert alike(read(whole / name), read(killed / name))
+    assert sorted(os.listdir(killed)) == sorted(os.listdir(whole))  # and no litter
 
 
 def test_alike_tells_digits_apart():
@@ -152,31 +160,46 @@ def test_alike_tells_digits_apart():
         assert not alike(one, other)
 
 
-def interrupt(at, number):
-    """A function that sends this process a signal at the given step."""
+class Interrupting(Snapshot):
+    """Sends this process a signal in the midst of the update of a step, or after it."""
 
-    def on_step(_, steps=[]):  # noqa: B006
-        steps.append(_)
-        if len(steps) == at:
-            os.kill(os.getpid(), number)
+    def __init__(self, file, number, at, midst, seconds):
+        super().__init__(file, {}, seconds)
+        self.number, self.at, self.midst, self.steps = number, at, midst, 0
 
-    return on_step
+    def offer(self, state):
+        self.steps += 1
+        if self.midst and self.steps == self.at:
+            signal.raise_signal(self.number)
+        super().offer(state)
+        if not self.midst and self.steps == self.at:
+            signal.raise_signal(self.number)
 
 
 @pytest.mark.parametrize("kind", ["ppo", "warm start", "evaluation"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_loses_no_step(kind, number, tmp_path):
-    """However long it is until the next time to save."""
+@pytest.mark.parametrize(
+    ("midst", "seconds", "kept"),
+    [
+        (True, 1e9, 3),  # not saved for long: the update ends first
+        (True, 0, 2),  # the state before the update is saved: it is not waited for
+        (False, 1e9, 3),
+    ],
+)
+def test_an_interruption_costs_a_step_at_most(
+    kind, number, midst, seconds, kept, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("pipeline.snapshot.SHARE", 1e9)  # saved as often as `seconds` says
     function, options = RUNS[kind]
-    snapshot = Snapshot(tmp_path / "state.pt", {}, 1e9)
+    snapshot = Interrupting(tmp_path / "state.pt", number, 3, midst, seconds)
     before = signal.signal(signal.SIGTERM, lambda *_: exit(143))
     try:
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            function(snapshot, interrupt(3, number), **options)
+            function(snapshot, lambda step: None, **options)
     finally:
         signal.signal(signal.SIGTERM, before)
     saved = read(tmp_path / "state.pt")["state"]
-    assert len(next(saved[k] for k in ("curve", "losses", "batches") if k in saved)) == 3
+    assert len(next(saved[k] for k in ("curve", "losses", "batches") if k in saved)) == kept
 
 
 def test_a_state_of_another_key_is_not_taken_up_and_that_is_said(tmp_path, capsys):
@@ -202,16 +225,49 @@ def test_it_is_saved_when_it_is_time_to(tmp_path):
     assert seldom.load() is None
     Snapshot(tmp_path / "s.pt", {}, 0).offer(lambda: {"step": 1})
     assert seldom.load() == {"step": 1}
-    seldom.remove()
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_takes_no_more_than_its_share_of_the_time(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def slow():
+        now[0] += 2.0
+        return {}
+
+    snapshot = Snapshot(tmp_path / "s.pt", {}, 5)
+    monkeypatch.setattr(torch, "save", lambda state, file: (slow(), file.write_bytes(b"")))
+    saved = []
+    for _ in range(100):
+        now[0] += 1.0
+        before = now[0]
+        snapshot.offer(dict)
+        if now[0] > before:
+            saved.append(before)
+    assert saved == [105.0, 147.0, 189.0]  # 2 s of 42, a twentieth of the time between
+
+
+def test_a_finished_run_is_kept_until_it_is_on_record(tmp_path):
+    """DVC writes its lock after the stage has ended: a kill between costs nothing."""
+    file = tmp_path / "s.pt"
+    Snapshot(file, {}, 0).save({"step": 9})
+    Snapshot(file, {}, 0).finish()
+    assert not file.exists()
+    assert Snapshot(file, {}, 0).load() == {"step": 9}
+    (finished,) = tmp_path.iterdir()
+    clear_finished(tmp_path, finished.stat().st_mtime - 1)
+    assert finished.exists()
+    Snapshot(file, {}, 0).save({"step": 1})
+    clear_finished(tmp_path, time.time() + 1)
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_without_a_file_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    nowhere = Snapshot(None)
-    with nowhere.saved_on_exit(dict):
-        nowhere.offer(dict)
-    assert nowhere.load() is None
+    with NOWHERE.kept(dict):
+        NOWHERE.offer(dict)
+    NOWHERE.finish()
+    assert NOWHERE.load() is None
     assert list(Path().iterdir()) == []
 
 
@@ -227,3 +283,18 @@ def test_a_signal_waits_until_the_block_has_ended():
     with pytest.raises(KeyboardInterrupt):
         block()
     assert done == ["the block"]
+
+
+def test_a_second_signal_does_not_wait():
+    done = []
+
+    def block():
+        with interruptions_wait():
+            signal.raise_signal(signal.SIGINT)
+            done.append("after the first")
+            signal.raise_signal(signal.SIGINT)
+            done.append("after the second")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert done == ["after the first"]

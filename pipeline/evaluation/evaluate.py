@@ -9,7 +9,7 @@ from pipeline.chance import number_of
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.environment.history import TextHistory
 from pipeline.models.machine import Machine
-from pipeline.snapshot import NOWHERE, Snapshot, interruptions_wait
+from pipeline.snapshot import NOWHERE, Snapshot, State
 from pipeline.tasks import Problem, Task, recorded
 
 MODES = ("sampled", "greedy")
@@ -50,18 +50,22 @@ def evaluate(
         for rows in saved["batches"]:
             done.append(rows)
             on_batch(rows)
-    with snapshot.saved_on_exit(lambda: {"batches": done}):
+
+    def state() -> State:
+        return {"batches": done}
+
+    with snapshot.kept(state):
         for mode, at in todo[len(done) :]:
             env, batch = environments[mode], list(problems[at : at + size])
             numbers = [number_of(problem["id"]) for problem in batch]
             with machine.autocast():
                 episodes = env.rollout_problems(batch, settings.seed, numbers=numbers)
-            with interruptions_wait():
+            with snapshot.update():
                 done.append(
                     [_row(mode, env.task, p, e) for p, e in zip(batch, episodes, strict=True)]
                 )
-                on_batch(done[-1])
-                snapshot.offer(lambda: {"batches": done})
+                snapshot.offer(state)
+            on_batch(done[-1])
 
 
 def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pipeline.environment.history import TextHistory
 from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead
-from pipeline.snapshot import NOWHERE, Snapshot, State, interruptions_wait
+from pipeline.snapshot import NOWHERE, Snapshot, State
 from pipeline.tasks import Problem
 from pipeline.training.algorithm import Algorithm
 from pipeline.training.settings import TrainSettings, learning_rate_factor
@@ -82,7 +82,7 @@ def train(
             on_step(stats)
     per_step = settings.episodes_per_step // size
     reason = instability(curve, settings.episodes_per_step) if curve else None
-    with snapshot.saved_on_exit(state):
+    with snapshot.kept(state):
         while trainer.steps < settings.steps and not reason:
             step = trainer.steps
             positions = range(step * per_step, (step + 1) * per_step)
@@ -91,7 +91,7 @@ def train(
                 episodes = env.rollout_problems(
                     [problem for problem in chosen for _ in range(size)], seed, step
                 )
-            with interruptions_wait():  # from here to the step's end the state is of no step
+            with snapshot.update():
                 best.rolled_out(step + 1, [episode.reward for episode in episodes])
                 stats = trainer.step(EpisodeBatch.of(episodes, size))
                 counts = {
@@ -100,8 +100,8 @@ def train(
                     "best_step": best.step,
                 }
                 curve.append({**counts, **_measure(episodes), **stats})
-                on_step(curve[-1])
                 snapshot.offer(state)
+            on_step(curve[-1])
             reason = instability(curve, settings.episodes_per_step)
     if reason:
         best.restore()

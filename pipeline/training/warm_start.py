@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead, adamw
 from pipeline.models.scoring import TokenBatch, score
-from pipeline.snapshot import NOWHERE, Snapshot, State, interruptions_wait
+from pipeline.snapshot import NOWHERE, Snapshot, State
 from pipeline.tasks import Demonstration
 from pipeline.training.loss import masked_mean
 from pipeline.training.settings import WarmStartSettings
@@ -66,7 +66,7 @@ def warm_start(
         for loss in saved["losses"]:
             losses.append(loss)
             on_step(loss)
-    with snapshot.saved_on_exit(state):
+    with snapshot.kept(state):
         for step in range(len(losses), settings.steps):
             positions = range(step * settings.batch_size, (step + 1) * settings.batch_size)
             chosen = epochs(len(episodes), positions, DEMONSTRATIONS, settings.seed)
@@ -82,11 +82,11 @@ def warm_start(
             optimizer.zero_grad()
             mean.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            with interruptions_wait():
+            with snapshot.update():
                 optimizer.step()
                 losses.append(float(mean.detach()))
-                on_step(losses[-1])
                 snapshot.offer(state)
+            on_step(losses[-1])
 
 
 def _tokenized(
