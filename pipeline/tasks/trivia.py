@@ -81,6 +81,7 @@ class Trivia(SearchTask):
     """See the module's text. Problems also have `kind`, one of `FORMS`, and `subject`, the entity's name."""
 
     Data = TriviaData
+    built_in = True
 
     def problems(self, data: TriviaData) -> dict[str, list[Problem]]:
         """From every kind of question as many as from any other, as long as there are some."""

@@ -29,6 +29,7 @@ class WordProblems(ProgramTask):
     """See the module's text."""
 
     Data = WordProblemData
+    built_in = True
 
     def problems(self, data: WordProblemData) -> dict[str, list[Problem]]:
         """Problems have a `program`, a `kind` (the story) and a `role`, one of `stories.Role`.

@@ -32,16 +32,13 @@ def build_index(documents_file: Path, folder: Path, on_progress: Callable[[int],
         done = documents
 
     try:
-        process.do("index", progress, documents=str(documents_file), folder=str(folder))
+        documents = process.do("index", progress, documents=str(documents_file), folder=str(folder))
     except (PipelineError, ConnectionError) as error:
         raise PipelineError(f"indexing {documents_file} failed: {error}") from error
     finally:
         process.close()
-    with Searcher(folder) as searcher:
-        if searcher.documents != done:
-            raise PipelineError(
-                f"the index holds {searcher.documents} documents, {documents_file} has {done}"
-            )
+    if documents != done:
+        raise PipelineError(f"the index holds {documents} documents, {documents_file} has {done}")
     return {
         "documents": done,
         "sha256": sha256(documents_file),

@@ -23,9 +23,11 @@ class Worker:
         self.connection = connection
         self.searcher: Any = None
 
-    def index(self, documents: str, folder: str) -> None:
-        """Builds a Lucene index of a gzipped JSONL file of `{id, contents}` in an empty folder."""
+    def index(self, documents: str, folder: str) -> int:
+        """Builds a Lucene index of a gzipped JSONL file of `{id, contents}` in an empty folder; returns
+        how many documents it has."""
         from pyserini.index.lucene import LuceneIndexer
+        from pyserini.search.lucene import LuceneSearcher
 
         # One thread: with more, the order of documents, and so that of equally good hits, is chance.
         indexer = LuceneIndexer(args=["-index", folder, "-storeRaw"], threads=1)
@@ -35,6 +37,7 @@ class Worker:
             done += len(batch)
             self.connection.send_bytes(json.dumps({"progress": done}).encode())
         indexer.close()
+        return LuceneSearcher(folder).num_docs
 
     def download(self, name: str) -> dict[str, Any]:
         """Fetches, verifies and opens one of pyserini's prebuilt indexes: its folder and size."""
