@@ -13,3 +13,9 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The keys, with dots, whose values are not the same in both."""
+    first, second = flatten(one), flatten(other)
+    return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))

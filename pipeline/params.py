@@ -78,6 +78,7 @@ class Params(BaseModel):
         AfterValidator(_each_once),
     ]
     tracking: list[str]
+    snapshot_seconds: float = Field(ge=0, allow_inf_nan=False)
     model: ModelSource
     corpus: CorpusSettings
     machine: Machine

@@ -33,6 +33,9 @@ RESOURCES = {"index": (INDEX_RECORD, "build_index")}
 """What stages make for tasks' tools, by the name in `Task.resources`: its record, and the stage."""
 
 
+SNAPSHOTS = Path("data/snapshots")
+
+
 REPORTS = Path("reports")
 
 
@@ -106,6 +109,16 @@ def training_path(task: str, seed: int) -> Path:
 def live_path(task: str, seed: int) -> Path:
     """Where to watch a training while it runs; no output of the pipeline."""
     return Path("live") / f"{task}-{seed}"
+
+
+def snapshot_path(run: str) -> Path:
+    """The state of a training, a warm start or an evaluation that was stopped."""
+    return SNAPSHOTS / f"{run}.pt"
+
+
+def lock_path(run: str) -> Path:
+    """What a process holds while it does something that no other may do at the same time."""
+    return Path("data/locks") / f"{run}.lock"
 
 
 def episodes_path(task: str, checkpoint: str) -> Path:

@@ -7,10 +7,13 @@ before it are done, so DVC keeps its records as ever.
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from collections import deque
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -20,7 +23,10 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline.errors import PipelineError
-from stages.common import run_stage
+from pipeline.lifetime import only_one
+from pipeline.snapshot import clear_finished
+from pipeline.workspace import SNAPSHOTS, lock_path
+from stages.common import PARENT, run_stage
 
 Graph = dict[str, set[str]]
 """Each stage's direct predecessors."""
@@ -30,7 +36,11 @@ def main(target: str, jobs: int) -> None:
     """Reproduces the target, a stage or a dvc.yaml, with up to so many stages at a time; 0: `fitting`."""
     if jobs < 0:
         raise PipelineError(f"JOBS={jobs}: 1 or more stages can run at a time; 0 for what fits")
-    jobs = jobs or fitting()
+    with only_one(lock_path("repro"), "`make repro` or `make studies`"):
+        _reproduce(target, jobs or fitting())
+
+
+def _reproduce(target: str, jobs: int) -> None:
     changed = json.loads(_dvc("status", "--json", "--with-deps", target))
     graph = to_run(read_graph(_dvc("dag", "--dot", target)), set(changed))
     if not graph:
@@ -40,14 +50,15 @@ def main(target: str, jobs: int) -> None:
     todo = TopologicalSorter(graph)
     todo.prepare()
     threads = str(max(1, len(os.sched_getaffinity(0)) // jobs))
-    environment = {"OMP_NUM_THREADS": threads} | os.environ
+    environment = {"OMP_NUM_THREADS": threads, **os.environ, PARENT: str(os.getpid())}
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    said: dict[str, str] = {}  # the last line of each stage that is running
+    stages = Stages(environment, console)
     ready: list[str] = []
     failed = []
     with (
         ThreadPoolExecutor(jobs) as pool,
-        Live(console=console, get_renderable=lambda: _table(said), transient=True),
+        Live(console=console, get_renderable=stages.table, transient=True),
+        stages.stopped_with_this(),
     ):
         running: dict[Future[list[str] | None], str] = {}
         while True:
@@ -55,7 +66,7 @@ def main(target: str, jobs: int) -> None:
             ready = sorted([*ready, *todo.get_ready()], key=lambda stage: -after[stage])
             while ready and len(running) < jobs:
                 stage = ready.pop(0)
-                running[pool.submit(_run, stage, environment, console, said)] = stage
+                running[pool.submit(stages.run, stage)] = stage
             if not running:  # the end, or all others wait for one that failed
                 break
             for done in wait(running, return_when=FIRST_COMPLETED).done:
@@ -65,6 +76,7 @@ def main(target: str, jobs: int) -> None:
                 else:
                     console.print(*output, sep="")
                     failed.append(stage)
+    clear_finished(SNAPSHOTS, since=time.time())
     if failed:
         raise PipelineError(f"failed, and what needs them was not run: {', '.join(failed)}")
 
@@ -127,40 +139,66 @@ LINES = 40
 """How much of what a stage printed is shown if it failed."""
 
 
-def _run(
-    stage: str, environment: dict[str, str], console: Console, said: dict[str, str]
-) -> list[str] | None:
-    """Runs one stage. Returns the last lines that it printed if it failed."""
-    said[stage] = ""
-    started = time.monotonic()
-    lines: deque[str] = deque(maxlen=LINES)
-    # Others hold DVC's lock for moments only, when they read and write its records.
-    with subprocess.Popen(
-        ["dvc", "--wait-for-lock", "repro", "--single-item", stage],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        for line in process.stdout or ():  # a progress bar's "\r" ends a line, too
-            lines.append(line)
-            said[stage] = line.strip() or said[stage]
-    del said[stage]
-    minutes, seconds = divmod(round(time.monotonic() - started), 60)
-    result = "failed" if process.returncode else "done"
-    console.print(f"{time.strftime('%H:%M:%S')} {stage} {result}, {minutes} min {seconds} s")
-    return list(lines) if process.returncode else None
+class Stages:
+    """The stages that are running.
 
+    Args:
+        environment: their environment variables.
+        console: where the end of each is told.
+    """
 
-def _table(said: dict[str, str]) -> Table:
-    """What the stages that are running said last, a line each."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    for stage, line in list(said.items()):
-        table.add_row(stage, line)
-    return table
+    def __init__(self, environment: Mapping[str, str], console: Console) -> None:
+        self.environment = environment
+        self.console = console
+        self._said: dict[str, str] = {}  # the last line of each
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def run(self, stage: str) -> list[str] | None:
+        """Runs one stage. Returns the last lines that it printed if it failed."""
+        self._said[stage] = ""
+        started = time.monotonic()
+        lines: deque[str] = deque(maxlen=LINES)
+        # Others hold DVC's lock for moments only, when they read and write its records.
+        with subprocess.Popen(
+            ["dvc", "--wait-for-lock", "repro", "--single-item", stage],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C reaches it by `stopped_with_this` only, and once
+        ) as process:
+            self._processes.append(process)
+            for line in process.stdout or ():  # a progress bar's "\r" ends a line, too
+                lines.append(line)
+                self._said[stage] = line.strip() or self._said[stage]
+        self._processes.remove(process)
+        del self._said[stage]
+        minutes, seconds = divmod(round(time.monotonic() - started), 60)
+        result = "failed" if process.returncode else "done"
+        self.console.print(
+            f"{time.strftime('%H:%M:%S')} {stage} {result}, {minutes} min {seconds} s"
+        )
+        return list(lines) if process.returncode else None
+
+    @contextmanager
+    def stopped_with_this(self) -> Iterator[None]:
+        """Hands what ends the block, Ctrl-C or SIGTERM, on to DVC and to the stages, as a terminal does."""
+        try:
+            yield
+        except BaseException:
+            for process in list(self._processes):
+                os.killpg(process.pid, signal.SIGINT)
+            raise
+
+    def table(self) -> Table:
+        """What the stages said last, a line each."""
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        for stage, line in list(self._said.items()):
+            table.add_row(stage, line)
+        return table
 
 
 def _dvc(*arguments: str) -> str:

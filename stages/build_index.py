@@ -4,20 +4,21 @@ import json
 
 from tqdm import tqdm
 
-from pipeline.files import replacing, require
+from pipeline.files import require
 from pipeline.params import load_params
 from pipeline.tools.wiki.index import build_index, fetch_index
 from pipeline.workspace import DOCUMENTS, INDEX, INDEX_RECORD
-from stages.common import run_stage
+from stages.common import outputs, run_stage
 
 
 def main() -> None:
     """Writes data/wiki/index, and its record, which the tasks that search it depend on."""
     settings = load_params().corpus
-    with (
-        replacing(INDEX) as new_index,
-        replacing(INDEX_RECORD) as new_record,
-    ):
+    with outputs(
+        INDEX,
+        INDEX_RECORD,
+        inputs=lambda: load_params().corpus.model_dump(include={"source", "prebuilt"}),
+    ) as (new_index, new_record):
         if settings.source == "prebuilt":
             print(f"fetching pyserini's index {settings.prebuilt} ...", flush=True)
             record = fetch_index(settings.prebuilt)

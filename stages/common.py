@@ -1,34 +1,134 @@
-"""What all stage scripts share: their command line, and errors told in one line."""
+"""What all stage scripts share: their command line, errors told in one line, and how a stage ends.
+
+A stage's outputs take their places together or not at all, and only if what they were made of is still
+there. A stage that is stopped saves its run's state first; one whose parent is gone stops.
+"""
 
 import argparse
 import ctypes
 import os
 import platform
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import psutil
+
+from pipeline.dependencies import sources
 from pipeline.errors import PipelineError
+from pipeline.files import replacing_all, sha256_of
+from pipeline.lifetime import all_live, only_one, parents, stop_after
+from pipeline.nested import differing
+from pipeline.snapshot import Snapshot, clear_finished
+from pipeline.workspace import SNAPSHOTS, lock_path, snapshot_path
+
+LOCK = Path("dvc.lock")
+"""What DVC writes when a stage has ended well."""
+
+PARENT = "LEARNING_TOOLS_PARENT"
+"""The environment variable that holds the process id of the `scripts.repro` that runs a stage."""
+
+PATIENCE = 10.0
+"""Seconds that a stage waits for another of its kind to end, as one does whose parent is gone."""
+
+_parents: list[psutil.Process] = []
+"""The processes that this one must not outlive."""
+
+_snapshots: list[Snapshot] = []
+"""Those of this stage."""
 
 
 def run_stage(main: Callable[..., None], **arguments: type) -> None:
     """Calls `main` with the command line's arguments, one for each of `arguments`, in their order.
 
-    What the user can mend is told in a line on standard error, with exit status 1.
+    What the user can mend is told in a line on standard error, with exit status 1. SIGTERM ends the
+    stage as Ctrl-C does: half-written outputs are removed, and a run's state is saved.
     """
     parser = argparse.ArgumentParser(description=(main.__doc__ or "").strip())
     for name, kind in arguments.items():
         parser.add_argument(name, type=kind)
+    values = list(vars(parser.parse_args()).values())
     _keep_freed_memory()
     # Read by transformers when it is imported, which many stages never do.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # A process that is started in the background of a script is made to ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _stop_with_parents()
+    run = "-".join([_module().rpartition(".")[2], *map(str, values)])
     try:
-        main(*vars(parser.parse_args()).values())
+        with only_one(lock_path(run), run, PATIENCE):
+            if LOCK.exists():
+                clear_finished(SNAPSHOTS, LOCK.stat().st_mtime)
+            main(*values)
+            for snapshot in _snapshots:
+                snapshot.finish()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except PipelineError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {place}{error.strerror or error}")
+
+
+@contextmanager
+def outputs(*paths: Path, inputs: Callable[[], Mapping[str, Any]]) -> Iterator[list[Path]]:
+    """Paths to write a stage's outputs at; they take their places together when the block has ended.
+
+    DVC takes down at the end what a stage was made of, so the outputs must be of what is there then.
+
+    Args:
+        inputs: the params, and whatever else decides the outputs, as JSON; asked at the beginning and
+            at the end. The stage's code is looked at anyway.
+
+    Raises:
+        PipelineError: if they have changed meanwhile, or a place cannot be written.
+    """
+    before = {**inputs(), "code": code()}
+    with replacing_all(*paths) as beside:
+        yield beside
+        if changed := differing(before, {**inputs(), "code": code()}):
+            raise PipelineError(
+                f"{', '.join(changed)} changed while the stage ran, so its outputs were not put in place; "
+                "undo the change to have them at once, or run the stage again for new ones"
+            )
+        if not all_live(_parents):
+            sys.exit(128 + signal.SIGTERM)
+
+
+def code() -> dict[str, str]:
+    """The hashes of the files that the running stage's result depends on."""
+    return sha256_of(*sources(_module()))
+
+
+def snapshot_of(run: str, inputs: Mapping[str, Any], seconds: float) -> Snapshot:
+    """Where a run's state is kept until its stage has ended well."""
+    _snapshots.append(Snapshot(snapshot_path(run), {**inputs, "code": code()}, seconds))
+    return _snapshots[-1]
+
+
+def _module() -> str:
+    """The module that Python was started with."""
+    spec = sys.modules["__main__"].__spec__
+    return spec.name if spec else ""
+
+
+def _stop_with_parents() -> None:
+    """Run by DVC or by make, this process is not to outlive them; run by hand, it may."""
+    if os.environ.keys() & {"DVC_STAGE", "MAKELEVEL"}:
+        _parents.extend(parents())
+    if PARENT in os.environ:
+        try:
+            _parents.append(psutil.Process(int(os.environ[PARENT])))
+        except psutil.NoSuchProcess:
+            sys.exit(128 + signal.SIGTERM)
+    if _parents:
+        stop_after(_parents, lambda: not any(snapshot.behind for snapshot in _snapshots))
 
 
 def _keep_freed_memory() -> None:

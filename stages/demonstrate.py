@@ -3,9 +3,10 @@
 import importlib.metadata
 import json
 from dataclasses import asdict
+from typing import Any
 
 from pipeline.dependencies import sources
-from pipeline.files import replacing, sha256
+from pipeline.files import sha256
 from pipeline.params import load_params
 from pipeline.tasks import load_task
 from pipeline.workspace import (
@@ -16,22 +17,25 @@ from pipeline.workspace import (
     setup_path,
     write_jsonl,
 )
-from stages.common import run_stage
+from stages.common import outputs, run_stage
 
 
 def main(name: str) -> None:
     """Writes data/setup/<task> and data/demonstrations/<task>.jsonl."""
-    section = load_params().task(name)
-    problems = read_jsonl(problems_path(name, "train"), f"prepare@{name}")
-    task = load_task(name)
-    resources = read_resources(task.resources)
-    prompt, demonstrations = task.demonstrate(
-        problems, task.tools(section.tools, resources), section.warm_start.demonstrations
-    )
-    with (
-        replacing(setup_path(name)) as setup,
-        replacing(demonstrations_path(name)) as new_demonstrations,
-    ):
+
+    def inputs() -> dict[str, Any]:
+        section = load_params().task(name)
+        return section.model_dump(mode="json", include={"tools", "warm_start"})
+
+    with outputs(setup_path(name), demonstrations_path(name), inputs=inputs) as new:
+        setup, new_demonstrations = new
+        section = load_params().task(name)
+        problems = read_jsonl(problems_path(name, "train"), f"prepare@{name}")
+        task = load_task(name)
+        resources = read_resources(task.resources)
+        prompt, demonstrations = task.demonstrate(
+            problems, task.tools(section.tools, resources), section.warm_start.demonstrations
+        )
         setup.mkdir()
         (setup / "prompt.txt").write_text(prompt)
         tools = {

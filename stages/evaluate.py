@@ -1,13 +1,14 @@
 """Rolls out a checkpoint on its task's test problems."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.evaluation.evaluate import MODES, evaluate
-from pipeline.files import replacing, require, sha256
+from pipeline.files import require, sha256, sha256_of
 from pipeline.params import Params, load_params
 from pipeline.tasks import load_task
 from pipeline.workspace import (
@@ -19,25 +20,47 @@ from pipeline.workspace import (
     read_jsonl,
     read_setup,
     seed_of,
+    setup_path,
 )
-from stages.common import run_stage
+from stages.common import outputs, run_stage, snapshot_of
 
 
 def main(name: str, checkpoint: str) -> None:
     """Writes data/episodes/<task>/<checkpoint>.parquet; `checkpoint` is "base", "sft" or "rl-<seed>".
     Without a warm start, the table of "sft" is empty."""
-    made_by = checkpoint_stage(name, checkpoint)
-    model = require(checkpoint_path(name, checkpoint), made_by)
-    if checkpoint == "sft" and not (model / WEIGHTS_FILE).exists():
-        table = pd.DataFrame()
-    else:
-        table = roll_out(load_params(), name, model, checkpoint)
-    with replacing(episodes_path(name, checkpoint)) as beside:
+    model = require(checkpoint_path(name, checkpoint), checkpoint_stage(name, checkpoint))
+    empty = checkpoint == "sft" and not (model / WEIGHTS_FILE).exists()
+    params = load_params()
+    with outputs(
+        episodes_path(name, checkpoint),
+        inputs=lambda: {} if empty else inputs(load_params(), name, model, checkpoint),
+    ) as (beside,):
+        run = f"{name}-{checkpoint}"
+        table = pd.DataFrame() if empty else roll_out(params, name, model, checkpoint, run)
         table.to_parquet(beside, index=False)
 
 
-def roll_out(params: Params, name: str, model: Path, checkpoint: str) -> pd.DataFrame:
+def inputs(params: Params, name: str, model: Path, checkpoint: str) -> dict[str, Any]:
+    """What decides an evaluation's outcome, but for the code."""
+    section = params.task(name)
+    return {
+        "checkpoint": checkpoint,
+        "evaluation": params.evaluation.model_dump(mode="json"),
+        name: section.model_dump(mode="json", include={"environment", "tools"}),
+        "machine": params.machine.describe(),
+        "sha256": sha256_of(
+            problems_path(name, "test"),
+            setup_path(name) / "prompt.txt",
+            setup_path(name) / "tools.json",
+            model / WEIGHTS_FILE,
+        ),
+    }
+
+
+def roll_out(params: Params, name: str, model: Path, checkpoint: str, run: str) -> pd.DataFrame:
     """The episodes of the model in a folder, which is the checkpoint "base", "sft" or "rl-<seed>".
+
+    `run` names the evaluation among all.
 
     Each seed's policy is sampled from a seed of its own: else all would draw the same numbers, and the
     luck of those draws would look like a property of the recipe, in the mean over seeds and its interval.
@@ -65,20 +88,24 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str) -> pd.Data
         )
         for mode in MODES
     }
-    batches = evaluate(environments, problems, settings, params.machine)
-    rows: list[dict] = []
-    with tqdm(total=len(MODES) * len(problems), desc=f"evaluate {name}, {checkpoint}") as bar:
-        for batch in batches:
-            rows += batch
-            recent = [row["reward"] for row in rows if row["mode"] == batch[0]["mode"]]
-            bar.set_postfix_str(f"{batch[0]['mode']} accuracy {sum(recent) / len(recent):.1%}")
-            bar.update(len(batch))
     source = {
         "checkpoint": checkpoint.partition("-")[0],
         "training_seed": seed,
         "sampling_seed": settings.seed,
         "weights_sha256": sha256(model / WEIGHTS_FILE),
     }
+    decisive = inputs(params, name, model, checkpoint)
+    snapshot = snapshot_of(f"evaluate-{run}", decisive, params.snapshot_seconds)
+    rows: list[dict] = []
+    with tqdm(total=len(MODES) * len(problems), desc=f"evaluate {name}, {checkpoint}") as bar:
+
+        def on_batch(batch: list[dict]) -> None:
+            rows.extend(batch)
+            recent = [row["reward"] for row in rows if row["mode"] == batch[0]["mode"]]
+            bar.set_postfix_str(f"{batch[0]['mode']} accuracy {sum(recent) / len(recent):.1%}")
+            bar.update(len(batch))
+
+        evaluate(environments, problems, settings, params.machine, on_batch, snapshot)
     return pd.DataFrame({**source, **row} for row in rows).astype({"training_seed": "Int64"})
 
 

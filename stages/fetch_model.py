@@ -1,18 +1,17 @@
 """Fetches the pretrained model that every task starts from."""
 
-from pipeline.files import replacing
 from pipeline.models.fetch import fetch_model
 from pipeline.params import load_params
 from pipeline.workspace import BASE
-from stages.common import run_stage
+from stages.common import outputs, run_stage
 
 
 def main() -> None:
     """Writes data/models/base."""
     source = load_params().model
     print(f"fetching the pretrained model (source: {source.source}) ...", flush=True)
-    with replacing(BASE) as beside:
-        fetch_model(source, beside)
+    with outputs(BASE, inputs=lambda: load_params().model.model_dump(mode="json")) as (new,):
+        fetch_model(source, new)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
 """Makes a task's training and test problems."""
 
-from pipeline.files import replacing
 from pipeline.params import load_params
 from pipeline.tasks import load_task
 from pipeline.workspace import problems_path, write_jsonl
-from stages.common import run_stage
+from stages.common import outputs, run_stage
 
 
 def main(name: str) -> None:
     """Writes data/tasks/<task>/{train,test}.jsonl."""
-    splits = load_task(name).problems(load_params().task(name).data)
-    for split, problems in splits.items():
-        with replacing(problems_path(name, split)) as beside:
-            write_jsonl(beside, problems)
-        print(f"{name}: {len(problems)} {split} problems")
+    splits = ("train", "test")
+    paths = [problems_path(name, split) for split in splits]
+    with outputs(
+        *paths, inputs=lambda: load_params().task(name).data.model_dump(mode="json")
+    ) as files:
+        problems = load_task(name).problems(load_params().task(name).data)
+        for split, beside in zip(splits, files, strict=True):
+            write_jsonl(beside, problems[split])
+            print(f"{name}: {len(problems[split])} {split} problems")
 
 
 if __name__ == "__main__":

@@ -2,35 +2,35 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
-from pipeline.files import replacing
 from pipeline.params import load_params
 from pipeline.reporting.report import COLUMNS, figures, render
 from pipeline.reporting.results import read_results
 from pipeline.reporting.tables import accuracy_table, curves_table, episode_pictures, labels_table
 from pipeline.workspace import REPORTS
-from stages.common import run_stage
+from stages.common import outputs, run_stage
 
 
 def main() -> None:
     """Writes reports/metrics.json, the tables, the figures and index.html."""
-    params = load_params()
-    results = [read_results(Path(), task, params.seeds) for task in params.tasks]
-    metrics = {result.name: result.metrics() for result in results}
-    drawn = figures(results, COLUMNS)
-    tables = {
-        "curves": curves_table(results),
-        "labels": labels_table(results),
-        "accuracy": accuracy_table(metrics),
-    }
-    page = render(results, COLUMNS, drawn)
-    # Everything is computed before anything is replaced.
-    with (
-        replacing(REPORTS / "metrics.json") as new_metrics,
-        replacing(REPORTS / "tables") as new_tables,
-        replacing(REPORTS / "figures") as new_figures,
-        replacing(REPORTS / "index.html") as new_page,
-    ):
+
+    def inputs() -> dict[str, Any]:
+        return load_params().model_dump(mode="json", include={"tasks", "seeds"})
+
+    names = ("metrics.json", "tables", "figures", "index.html")
+    with outputs(*(REPORTS / name for name in names), inputs=inputs) as new:
+        new_metrics, new_tables, new_figures, new_page = new
+        params = load_params()
+        results = [read_results(Path(), task, params.seeds) for task in params.tasks]
+        metrics = {result.name: result.metrics() for result in results}
+        drawn = figures(results, COLUMNS)
+        tables = {
+            "curves": curves_table(results),
+            "labels": labels_table(results),
+            "accuracy": accuracy_table(metrics),
+        }
+        page = render(results, COLUMNS, drawn)
         new_metrics.write_text(json.dumps(metrics, indent=2) + "\n")
         new_tables.mkdir()
         for name, table in tables.items():

@@ -1,26 +1,26 @@
 """Writes what the studies found: a page, its figures, and the numbers."""
 
 import json
+from typing import Any
 
 import pandas as pd
 import yaml
 
 from pipeline.errors import PipelineError
-from pipeline.files import replacing
 from pipeline.reporting.studies import TARGET, StudyRun, figures, render, summarize
 from pipeline.workspace import ARMS, REPORTS, RUNS
-from stages.common import run_stage
+from stages.common import outputs, run_stage
 
 
 def main() -> None:
     """Writes reports/studies from the runs there are in studies/runs."""
-    changes = yaml.safe_load(ARMS.read_text(encoding="utf-8-sig"))
-    tasks = _read(list(changes))
-    if not tasks:
-        raise PipelineError(f"{RUNS} holds no runs: run `make studies` first")
-    drawn = figures(tasks)
-    summaries = {task: summarize(arms) for task, arms in tasks.items()}
-    with replacing(REPORTS / "studies") as beside:
+    with outputs(REPORTS / "studies", inputs=_changes) as (beside,):
+        changes = _changes()
+        tasks = _read(list(changes))
+        if not tasks:
+            raise PipelineError(f"{RUNS} holds no runs: run `make studies` first")
+        drawn = figures(tasks)
+        summaries = {task: summarize(arms) for task, arms in tasks.items()}
         beside.mkdir()
         (beside / "index.html").write_text(render(tasks, summaries, changes, drawn))
         (beside / "metrics.json").write_text(json.dumps(summaries, indent=2) + "\n")
@@ -34,6 +34,11 @@ def main() -> None:
                 f"{accuracy['high']:.1%}), {found['reached']['sampled']} of {len(found['seeds'])} seeds at "
                 f"{TARGET:.0%}, greedy {found['reached']['greedy']}"
             )
+
+
+def _changes() -> dict[str, Any]:
+    """What each arm changes of the params."""
+    return yaml.safe_load(ARMS.read_text(encoding="utf-8-sig"))
 
 
 def _read(arms: list[str]) -> dict[str, dict[str, dict[int, StudyRun]]]:

@@ -10,32 +10,46 @@ import yaml
 from pipeline.algorithms import NAMES
 from pipeline.errors import PipelineError
 from pipeline.evaluation.analysis import analyse
-from pipeline.files import replacing
 from pipeline.params import Params, load_params
 from pipeline.tasks import load_task, task_names
 from pipeline.workspace import ARMS, STUDY_COLUMNS, live_path, read_setup, run_path
-from stages.common import run_stage
+from stages.common import outputs, run_stage
 from stages.evaluate import roll_out
+from stages.train import inputs as training_inputs
 from stages.train import train
 
 
 def main(name: str, arm: str, seed: int) -> None:
     """Writes studies/runs/<task>-<arm>-<seed>: learning curve, record, and episodes with labels."""
-    arms = yaml.safe_load(ARMS.read_text(encoding="utf-8-sig"))
-    if arm not in arms:
-        raise PipelineError(f"{ARMS}: no arm {arm!r}; there is {', '.join(arms)}")
-    params = load_arm(arm, arms[arm])
-    target = run_path(name, arm, seed)
+    params = read_arm(arm)
+
+    def inputs() -> dict[str, Any]:
+        params = read_arm(arm)
+        evaluation = params.evaluation.model_dump(mode="json")
+        return {**training_inputs(params, name, seed), "evaluation": evaluation}
+
     # The policy is not kept: there are dozens, of half a gigabyte each.
-    with replacing(target) as beside, tempfile.TemporaryDirectory() as folder:
+    with (
+        outputs(run_path(name, arm, seed), inputs=inputs) as (beside,),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         policy = Path(folder) / "policy"
-        train(params, name, seed, policy, beside, live_path(f"{name}-{arm}", seed))
-        episodes = roll_out(params, name, policy, f"rl-{seed}")
+        live = live_path(f"{name}-{arm}", seed)
+        train(params, name, seed, policy, beside, live)
+        episodes = roll_out(params, name, policy, f"rl-{seed}", run=live.name)
         task = load_task(name)
         _, resources = read_setup(name)
         tools = task.tools(params.task(name).tools, resources)
         labelled = analyse(episodes, task, tools)
         labelled[STUDY_COLUMNS].to_csv(beside / "episodes.csv", index=False)
+
+
+def read_arm(arm: str) -> Params:
+    """The params as the arm of this name has them. Raises PipelineError if there is none."""
+    arms = yaml.safe_load(ARMS.read_text(encoding="utf-8-sig"))
+    if arm not in arms:
+        raise PipelineError(f"{ARMS}: no arm {arm!r}; there is {', '.join(arms)}")
+    return load_arm(arm, arms[arm])
 
 
 def load_arm(arm: str, changes: Mapping[str, Any]) -> Params:

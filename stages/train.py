@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from pipeline.algorithms import NAMES
 from pipeline.environment.environment import TaskEnvironment
-from pipeline.files import replacing, require, sha256
+from pipeline.files import require, sha256_of
 from pipeline.models.fetch import SOURCE_FILE
 from pipeline.models.policy import load_policy, save_model
 from pipeline.models.sampling import TorchSampler
@@ -33,7 +33,7 @@ from pipeline.workspace import (
     setup_path,
     training_path,
 )
-from stages.common import run_stage
+from stages.common import outputs, run_stage, snapshot_of
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 """Those that a result may depend on."""
@@ -42,12 +42,43 @@ PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 def main(name: str, seed: int) -> None:
     """Writes the policy, its learning curve, and a record of what it was trained with."""
     params = load_params()
-    # Opened together and first: a place that cannot be written is found before the training, not after.
-    with (
-        replacing(checkpoint_path(name, f"rl-{seed}")) as policy,
-        replacing(training_path(name, seed)) as record,
-    ):
+    # Opened first: a place that cannot be written is found before the training, not after.
+    with outputs(
+        checkpoint_path(name, f"rl-{seed}"),
+        training_path(name, seed),
+        inputs=lambda: inputs(load_params(), name, seed),
+    ) as (policy, record):
         train(params, name, seed, policy, record, live_path(name, seed))
+
+
+def inputs(params: Params, name: str, seed: int) -> dict[str, Any]:
+    """What decides a training's outcome, but for the code."""
+    algorithm = params.algorithm_of(name)
+    return {
+        "model": json.loads((BASE / SOURCE_FILE).read_text()),
+        "seed": seed,
+        name: params.task(name).model_dump(
+            mode="json", exclude={"data": True, "train": set(NAMES)}
+        ),
+        params.train.algorithm: algorithm.config.model_dump(mode="json"),
+        "machine": params.machine.describe(),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: importlib.metadata.version(package) for package in PACKAGES},
+        },
+        "sha256": sha256_of(
+            problems_path(name, "train"),
+            setup_path(name) / "prompt.txt",
+            setup_path(name) / "tools.json",
+            _start(name) / WEIGHTS_FILE,
+        ),
+    }
+
+
+def _start(name: str) -> Path:
+    """The folder of the policy that a training starts from."""
+    warm = require(checkpoint_path(name, "sft"), checkpoint_stage(name, "sft"))
+    return warm if (warm / WEIGHTS_FILE).exists() else require(BASE, "fetch_model")
 
 
 def train(
@@ -55,14 +86,11 @@ def train(
 ) -> None:
     """Trains as the params say, and writes both folders; `live` is where to watch it meanwhile."""
     section = params.task(name)
-    algorithm = params.algorithm_of(name)
-    problems_file = problems_path(name, "train")
-    problems = read_jsonl(problems_file, f"prepare@{name}")
+    problems = read_jsonl(problems_path(name, "train"), f"prepare@{name}")
     prompt, resources = read_setup(name)
-    start = require(checkpoint_path(name, "sft"), checkpoint_stage(name, "sft"))
-    if not (start / WEIGHTS_FILE).exists():
-        start = require(BASE, "fetch_model")
-    policy, tokenizer = load_policy(start, params.machine.resolve_device())
+    decisive = inputs(params, name, seed)
+    record = {**decisive, "code": code_revision()}
+    policy, tokenizer = load_policy(_start(name), params.machine.resolve_device())
     task = load_task(name)
     env = TaskEnvironment(
         TorchSampler(policy.pretrained_model, tokenizer),
@@ -72,26 +100,7 @@ def train(
         task.tools(section.tools, resources),
         section.environment,
     )
-    record = {
-        "model": json.loads((BASE / SOURCE_FILE).read_text()),
-        name: section.model_dump(mode="json", exclude={"data": True, "train": set(NAMES)}),
-        params.train.algorithm: algorithm.config.model_dump(mode="json"),
-        "machine": params.machine.describe(),
-        "code": code_revision(),
-        "versions": {
-            "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in PACKAGES},
-        },
-        "sha256": {
-            str(path): sha256(path)
-            for path in (
-                problems_file,
-                setup_path(name) / "prompt.txt",
-                setup_path(name) / "tools.json",
-                start / WEIGHTS_FILE,
-            )
-        },
-    }
+    snapshot = snapshot_of(f"train-{live.name}", decisive, params.snapshot_seconds)
     curve: list[dict[str, float]] = []
     with (
         tracking(params.tracking, live.name, live, record) as log,
@@ -112,10 +121,11 @@ def train(
                 env,
                 problems,
                 section.train,
-                algorithm,
+                params.algorithm_of(name),
                 params.machine,
                 seed,
                 on_step,
+                snapshot,
             )
         except Unstable as stop:
             if stop.best_step == 0:

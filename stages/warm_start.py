@@ -1,17 +1,43 @@
 """Shows the pretrained model a task's demonstrations, where the task wants that before training."""
 
-from pipeline.files import replacing, require
+from typing import Any
+
+from pipeline.files import require, sha256_of
 from pipeline.params import load_params
 from pipeline.tasks import Demonstration
-from pipeline.workspace import BASE, checkpoint_path, demonstrations_path, read_jsonl, read_setup
-from stages.common import run_stage
+from pipeline.workspace import (
+    BASE,
+    WEIGHTS_FILE,
+    checkpoint_path,
+    demonstrations_path,
+    read_jsonl,
+    read_setup,
+    setup_path,
+)
+from stages.common import outputs, run_stage, snapshot_of
 
 
 def main(name: str) -> None:
     """Writes data/models/<task>-sft: the model and its losses; with 0 steps only a note."""
     params = load_params()
     settings = params.task(name).warm_start
-    with replacing(checkpoint_path(name, "sft")) as beside:
+
+    def inputs() -> dict[str, Any]:
+        params = load_params()
+        settings = params.task(name).warm_start
+        if settings.steps == 0:
+            return {"steps": 0}
+        return {
+            "warm_start": settings.model_dump(mode="json"),
+            "machine": params.machine.describe(),
+            "sha256": sha256_of(
+                demonstrations_path(name),
+                setup_path(name) / "prompt.txt",
+                require(BASE, "fetch_model") / WEIGHTS_FILE,
+            ),
+        }
+
+    with outputs(checkpoint_path(name, "sft"), inputs=inputs) as (beside,):
         if settings.steps == 0:
             beside.mkdir()
             (beside / "README").write_text("No warm start: training starts from the base model.\n")
@@ -26,22 +52,26 @@ def main(name: str) -> None:
 
         rows = read_jsonl(demonstrations_path(name), f"demonstrate@{name}")
         prompt, _ = read_setup(name)
-        policy, tokenizer = load_policy(
-            require(BASE, "fetch_model"), params.machine.resolve_device()
-        )
+        policy, tokenizer = load_policy(BASE, params.machine.resolve_device())
+        snapshot = snapshot_of(f"warm_start-{name}", inputs(), params.snapshot_seconds)
         losses = []
-        steps = warm_start(
-            policy,
-            tokenizer,
-            prompt,
-            [Demonstration(**row) for row in rows],
-            settings,
-            params.machine,
-        )
-        with tqdm(steps, f"warm start {name}", settings.steps, unit="step") as bar:
-            for loss in bar:
+        with tqdm(total=settings.steps, desc=f"warm start {name}", unit="step") as bar:
+
+            def on_step(loss: float) -> None:
                 losses.append(loss)
                 bar.set_postfix_str(f"loss {loss:.2f}")
+                bar.update()
+
+            warm_start(
+                policy,
+                tokenizer,
+                prompt,
+                [Demonstration(**row) for row in rows],
+                settings,
+                params.machine,
+                on_step,
+                snapshot,
+            )
         save_model(policy.pretrained_model, tokenizer, beside)
         pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses}).to_csv(
             beside / "curve.csv", index=False, float_format="%.6g"

@@ -244,7 +244,8 @@ def check_measure():
     environments = {mode: environment(task, section, {}, "P", text) for mode, text in texts.items()}
     machine = SimpleNamespace(autocast=nullcontext)  # no model, no torch
     settings = EvaluationSettings(batch_size=2, seed=0)
-    rows = [row for batch in evaluate(environments, problems, settings, machine) for row in batch]
+    rows = []
+    evaluate(environments, problems, settings, machine, rows.extend)
     assert [(r["mode"], r["reward"], r["hands_in"]) for r in rows] == [
         *[("sampled", 0.0, 1.0)] * 2,
         *[("greedy", 0.0, 0.0)] * 2,

@@ -1,6 +1,6 @@
 """Rolls out every test problem twice, sampled and greedy, and keeps one row for each episode."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,6 +9,7 @@ from pipeline.chance import number_of
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.environment.history import TextHistory
 from pipeline.models.machine import Machine
+from pipeline.snapshot import NOWHERE, Snapshot, State
 from pipeline.tasks import Problem, Task, recorded
 
 MODES = ("sampled", "greedy")
@@ -29,21 +30,42 @@ def evaluate(
     problems: Sequence[Problem],
     settings: EvaluationSettings,
     machine: Machine,
-) -> Iterator[list[dict[str, Any]]]:
-    """Yields the episodes' rows batch by batch.
+    on_batch: Callable[[list[dict[str, Any]]], None],
+    snapshot: Snapshot = NOWHERE,
+) -> None:
+    """Rolls out the problems batch by batch.
 
     What is sampled for a problem depends on `settings.seed` and its id only, not on the batch.
 
     Args:
         environments: the task's environment by mode; see `MODES`.
+        on_batch: called with the rows of each batch's episodes; where the run goes on, with those of
+            the batches before first.
+        snapshot: where the rows are kept, for a run that is stopped to go on from.
     """
-    for mode, env in environments.items():
-        for start in range(0, len(problems), settings.batch_size):
-            batch = list(problems[start : start + settings.batch_size])
+    size = settings.batch_size
+    todo = [(mode, at) for mode in environments for at in range(0, len(problems), size)]
+    done: list[list[dict[str, Any]]] = []
+    if saved := snapshot.load():
+        for rows in saved["batches"]:
+            done.append(rows)
+            on_batch(rows)
+
+    def state() -> State:
+        return {"batches": done}
+
+    with snapshot.kept(state):
+        for mode, at in todo[len(done) :]:
+            env, batch = environments[mode], list(problems[at : at + size])
             numbers = [number_of(problem["id"]) for problem in batch]
             with machine.autocast():
                 episodes = env.rollout_problems(batch, settings.seed, numbers=numbers)
-            yield [_row(mode, env.task, p, e) for p, e in zip(batch, episodes, strict=True)]
+            with snapshot.update():
+                done.append(
+                    [_row(mode, env.task, p, e) for p, e in zip(batch, episodes, strict=True)]
+                )
+                snapshot.offer(state)
+            on_batch(done[-1])
 
 
 def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[str, Any]:

@@ -93,5 +93,12 @@ class Algorithm(ABC):
         """What the optimizer improves."""
         return [{"params": policy.pretrained_model.parameters()}]
 
+    def state_dict(self) -> dict[str, float]:
+        """What `end_step` has changed, for a training that goes on later."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:  # noqa: B027 (few need it)
+        """Takes up what `state_dict` gave."""
+
     def end_step(self, kl: float, episodes: int) -> None:  # noqa: B027 (few need it)
         """Called after each step with the mean KL of its episodes, in nats."""

@@ -12,6 +12,7 @@ from pipeline.environment.history import TextHistory
 from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead
+from pipeline.snapshot import NOWHERE, Snapshot, State
 from pipeline.tasks import Problem
 from pipeline.training.algorithm import Algorithm
 from pipeline.training.settings import TrainSettings, learning_rate_factor
@@ -30,6 +31,7 @@ def train(
     machine: Machine,
     seed: int,
     on_step: Callable[[Stats], None],
+    snapshot: Snapshot = NOWHERE,
 ) -> None:
     """Trains `policy` in place.
 
@@ -40,7 +42,9 @@ def train(
         problems: the training set. Its order is drawn for each epoch.
         seed: decides that order, what is sampled, and the minibatches.
         on_step: called after each step with its statistics: the trainer's, `step`, `episodes` (so
-            far), `best_step`, and `env/...` on the step's episodes.
+            far), `best_step`, and `env/...` on the step's episodes. Where a training goes on, it is
+            called for the steps before first.
+        snapshot: where the state is kept, for a training that is stopped to go on from.
 
     Raises:
         PipelineError: if a step's episodes are no whole groups of the algorithm's.
@@ -66,26 +70,42 @@ def train(
     )
     best = BestPolicy(policy)
     curve: list[Stats] = []
+
+    def state() -> State:
+        return {"trainer": trainer.state_dict(), "best": best.state_dict(), "curve": curve}
+
+    if saved := snapshot.load():
+        trainer.load_state_dict(saved["trainer"])
+        best.load_state_dict(saved["best"])
+        for stats in saved["curve"]:
+            curve.append(stats)
+            on_step(stats)
     per_step = settings.episodes_per_step // size
-    for step in range(settings.steps):
-        positions = range(step * per_step, (step + 1) * per_step)
-        chosen = [problems[i] for i in epochs(len(problems), positions, PROBLEMS, seed)]
-        with machine.autocast():
-            episodes = env.rollout_problems(
-                [problem for problem in chosen for _ in range(size)], seed, step
-            )
-        best.rolled_out(step + 1, [episode.reward for episode in episodes])
-        stats = trainer.step(EpisodeBatch.of(episodes, size))
-        counts = {
-            "step": step + 1,
-            "episodes": (step + 1) * settings.episodes_per_step,
-            "best_step": best.step,
-        }
-        curve.append({**counts, **_measure(episodes), **stats})
-        on_step(curve[-1])
-        if reason := instability(curve, settings.episodes_per_step):
-            best.restore()
-            raise Unstable(reason, best.step)
+    reason = instability(curve, settings.episodes_per_step) if curve else None
+    with snapshot.kept(state):
+        while trainer.steps < settings.steps and not reason:
+            step = trainer.steps
+            positions = range(step * per_step, (step + 1) * per_step)
+            chosen = [problems[i] for i in epochs(len(problems), positions, PROBLEMS, seed)]
+            with machine.autocast():
+                episodes = env.rollout_problems(
+                    [problem for problem in chosen for _ in range(size)], seed, step
+                )
+            with snapshot.update():
+                best.rolled_out(step + 1, [episode.reward for episode in episodes])
+                stats = trainer.step(EpisodeBatch.of(episodes, size))
+                counts = {
+                    "step": step + 1,
+                    "episodes": (step + 1) * settings.episodes_per_step,
+                    "best_step": best.step,
+                }
+                curve.append({**counts, **_measure(episodes), **stats})
+                snapshot.offer(state)
+            on_step(curve[-1])
+            reason = instability(curve, settings.episodes_per_step)
+    if reason:
+        best.restore()
+        raise Unstable(reason, best.step)
     if settings.keep == "best":
         best.restore()
 

@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -52,6 +53,19 @@ class BestPolicy:
                 name: tensor.detach().to("cpu", copy=True)
                 for name, tensor in self.policy.state_dict().items()
             }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "rewards": list(self._rewards),
+            "best": self._best,
+            "policy": self._state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
+        self.step, self._best, self._state = state["step"], state["best"], state["policy"]
+        self._rewards.extend(state["rewards"])
 
     def restore(self) -> None:
         """Makes the policy what it was at its best; leaves it as it is after too few steps."""

@@ -7,7 +7,7 @@ The algorithm says which tokens get credit, and may add to the loss; all else is
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -128,6 +128,25 @@ class PolicyTrainer:
         self.algorithm.end_step(episode_kl, len(episodes))
         self.steps += 1
         return stats
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes from step to step."""
+        return {
+            "steps": self.steps,
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "lr_scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler else None,
+            "algorithm": self.algorithm.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` gave of a trainer of the same making."""
+        self.steps = state["steps"]
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.lr_scheduler:
+            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        self.algorithm.load_state_dict(state["algorithm"])
 
     def _score_in_parts(self, batch: TokenBatch, mask: torch.Tensor) -> tuple[Scores, Scores]:
         """The policy's and the reference's scores of the whole batch, a minibatch at a time."""

@@ -65,11 +65,9 @@ def test_what_is_sampled_for_a_problem_is_its_own(policy, tokenizer):
         environments = {"sampled": TaskEnvironment(sampler, tokenizer, task, "P", {}, limits)}
         settings = EvaluationSettings(batch_size=batch_size, seed=seed)
         machine = Machine(device="cpu", precision="float32")
-        return {
-            row["id"]: row["segments"][0]["text"]
-            for batch in evaluate(environments, problems, settings, machine)
-            for row in batch
-        }
+        rows = []
+        evaluate(environments, problems, settings, machine, rows.extend)
+        return {row["id"]: row["segments"][0]["text"] for row in rows}
 
     everything = answers(problems, 7)
     assert len(set(everything.values())) == 7

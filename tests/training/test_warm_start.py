@@ -28,7 +28,9 @@ def run(policy, tokenizer, demonstrations=DEMONSTRATIONS, **options):
     settings = WarmStartSettings(
         **({"steps": 30, "batch_size": 5, "learning_rate": 3e-3} | options)
     )
-    return list(warm_start(policy, tokenizer, PROMPT, demonstrations, settings, MACHINE))
+    losses = []
+    warm_start(policy, tokenizer, PROMPT, demonstrations, settings, MACHINE, losses.append)
+    return losses
 
 
 def test_without_demonstrations_there_is_no_warm_start(policy, tokenizer):

@@ -5,6 +5,7 @@ The credit is generalized advantage estimation over a value head's predictions. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.training.algorithm import Algorithm, Credit, Minibatch, ScoredBatch
@@ -109,6 +110,12 @@ class PPO(Algorithm):
             "lr": self.config.value_head_learning_rate,
         }
         return [*super().parameter_groups(policy), head]
+
+    def state_dict(self) -> dict[str, float]:
+        return {"kl_coef": self.kl_controller.value}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self.kl_controller.value = state["kl_coef"]
 
     def end_step(self, kl: float, episodes: int) -> None:
         self.kl_controller.update(kl, episodes)

@@ -1,0 +1,169 @@
+"""A run's state on disk, from which the run goes on after it was stopped.
+
+Chance is a function of place, so a run has no hidden state: one that goes on ends with the digits of one that
+was never stopped. The state is kept outside of what DVC keeps, and removed when the run's outputs are there.
+"""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.files import replacing
+from pipeline.nested import differing
+
+State = dict[str, Any]
+"""Tensors, numbers, strings, and lists and mappings of them."""
+
+
+class Snapshot:
+    """The last saved state of one run.
+
+    Args:
+        file: where it lies; None keeps nothing.
+        key: all that decides what the run's outputs are, as JSON. A state that was saved under another
+            key is never taken up.
+        seconds: how long to wait, at least, between two times of saving. It is longer where saving
+            takes more than `SHARE` of the time.
+
+    Attributes:
+        behind: whether the run has gone on since its state was last saved.
+    """
+
+    def __init__(
+        self, file: Path | None, key: Mapping[str, Any] | None = None, seconds: float = 0
+    ) -> None:
+        self.file = file
+        self.key = json.loads(json.dumps(key))
+        self.seconds = seconds
+        self.behind = False
+        self._updating = False
+        self._next = time.monotonic() + seconds
+
+    @property
+    def finished(self) -> Path | None:
+        """Where the state lies of a run whose outputs are there."""
+        return self.file and self.file.with_suffix(FINISHED)
+
+    def load(self) -> State | None:
+        """The saved state; None if there is none, or none of this key, which is then said."""
+        import torch
+
+        file = next((f for f in (self.file, self.finished) if f and f.exists()), None)
+        if file is None:
+            return None
+        try:
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+            key, state = saved["key"], saved["state"]
+        except (
+            Exception
+        ) as error:  # torch's, pickle's and zipfile's, for a file that is none of ours
+            raise PipelineError(
+                f"{file}: not a snapshot ({type(error).__name__}); remove it, and the run begins anew"
+            ) from error
+        if key == self.key:
+            print(f"going on from {file}")
+            return state
+        print(
+            f"{file} is of a run with another {', '.join(differing(key, self.key))}: beginning anew"
+        )
+        return None
+
+    def save(self, state: State) -> None:
+        """Writes the state beside the old one, then puts it in its place."""
+        import torch
+
+        if self.file is None:
+            return
+        begun = time.monotonic()
+        with replacing(self.file) as beside:
+            torch.save({"key": self.key, "state": state}, beside)
+        ended = time.monotonic()
+        self._next = ended + max(self.seconds, (ended - begun) / SHARE)
+        self.behind = False
+
+    def offer(self, state: Callable[[], State]) -> None:
+        """Saves the state if it is time to."""
+        self.behind = self.file is not None
+        if self.behind and time.monotonic() >= self._next:
+            self.save(state())
+
+    @contextmanager
+    def kept(self, state: Callable[[], State]) -> Iterator[None]:
+        """Has the state saved where the block ends or is interrupted, but not in the midst of an `update`."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            if self.behind and not self._updating:
+                self.save(state())
+            raise
+        if self.behind:
+            self.save(state())
+
+    @contextmanager
+    def update(self) -> Iterator[None]:
+        """For a block in whose midst there is no state to save.
+
+        The first SIGINT or SIGTERM waits for its end, if else the work of more than this block were lost.
+        """
+        self._updating = True
+        with interruptions_wait() if self.behind else nullcontext():
+            yield
+            self._updating = False
+
+    def finish(self) -> None:
+        """The run's outputs are there. The state stays until `clear_finished`."""
+        if self.file is not None and self.file.exists():
+            self.file.replace(self.file.with_suffix(FINISHED))
+
+
+SHARE = 0.05
+"""The most of a run's time that saving its state takes."""
+
+FINISHED = ".finished.pt"
+
+NOWHERE = Snapshot(None)
+"""For runs that start anew after they were stopped."""
+
+
+@contextmanager
+def interruptions_wait() -> Iterator[None]:
+    """Has a SIGINT or SIGTERM that comes while the block runs take effect at its end.
+
+    A second one takes effect at once.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no signal arrives elsewhere
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    came: list[int] = []
+
+    def wait(number: int, frame: object) -> None:
+        came.append(number)
+        _handle(before)
+
+    _handle(dict.fromkeys(numbers, wait))
+    try:
+        yield
+    finally:
+        _handle(before)
+    if came:
+        signal.raise_signal(came[0])
+
+
+def _handle(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def clear_finished(folder: Path, since: float) -> None:
+    """Removes the states of finished runs that were saved before a time, in seconds since the epoch."""
+    for file in folder.glob(f"*{FINISHED}"):
+        if file.stat().st_mtime < since:
+            file.unlink(missing_ok=True)
