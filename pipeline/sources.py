@@ -87,18 +87,33 @@ def read_rows(
         with _open(path) as lines:
             for number, line in enumerate(lines, 1):
                 where = f"{path}:{number}"
-                row = _row(line, where, fields)
+                row = parse_row(line, where, fields)
                 if unique is not None:
                     if row[unique] in seen:
                         raise PipelineError(f"{where}: the {unique} {row[unique]!r} occurs twice")
                     seen.add(row[unique])
                 yield where, row
     except FileNotFoundError as error:
-        raise PipelineError(f"{key}: there is no file {path}") from error
+        raise PipelineError(
+            f"{key}: there is no file {path}{copied_hint(path, Path.cwd())}"
+        ) from error
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise PipelineError(f"{path}:{number + 1}: cannot be read: {error}") from error
     if not number:
         raise PipelineError(f"{path} is empty; expected rows of {_shape(fields)}")
+
+
+def copied_hint(path: Path, folder: Path) -> str:
+    """What to add to the error of a file that is not in the working folder: DVC may not have copied it.
+
+    DVC runs an experiment of the queue, or with `--temp`, in a copy of what git tracks.
+    """
+    if path.is_absolute() or ".dvc/tmp/exps" not in folder.as_posix():
+        return ""
+    return (
+        f"; this experiment runs in a copy that has only what git tracks: `git add -N {path}` in the "
+        "project's folder, or give an absolute path, and queue it anew"
+    )
 
 
 def _open(path: Path) -> io.TextIOWrapper:
@@ -111,7 +126,8 @@ def _open(path: Path) -> io.TextIOWrapper:
     return path.open(encoding="utf-8-sig")
 
 
-def _row(line: str, where: str, fields: Mapping[str, type]) -> dict[str, Any]:
+def parse_row(line: str, where: str, fields: Mapping[str, type]) -> dict[str, Any]:
+    """A line's row. Raises PipelineError if it is not JSON, or one of the fields is missing or empty."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:

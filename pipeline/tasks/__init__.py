@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.errors import PipelineError
 from pipeline.tasks.names import NAMES
 from pipeline.tools import Tool
+from pipeline.workspace import ProblemRow
 
 Problem = dict[str, Any]
 """One row of a task set, JSON-able: at least `id`, `question` and `answer`.
@@ -73,6 +74,9 @@ class Task(ABC):
 
     Data: ClassVar[type[BaseModel]]
     """The task's `data` section of params.yaml: where problems come from and how many."""
+
+    Row: ClassVar[type[ProblemRow]] = ProblemRow
+    """What a problem of the task must have when it is read again."""
 
     Tools: ClassVar[type[BaseModel]] = NoToolSettings
     """The task's `tools` section of params.yaml: its tools' limits and such."""

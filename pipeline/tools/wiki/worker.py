@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
+from pipeline.sources import parse_row
+
 BATCH = 5000
 """How many documents are handed to Lucene at a time."""
 
@@ -72,7 +74,10 @@ class Worker:
 def _batches(path: str) -> Iterator[list[str]]:
     batch = []
     with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
+        for number, line in enumerate(lines, 1):
+            parse_row(
+                line, f"{path}:{number}", {"id": str, "contents": str}
+            )  # Lucene would skip it
             batch.append(line)
             if len(batch) == BATCH:
                 yield batch
