@@ -176,6 +176,10 @@ def _text(path: Path, made_by: str) -> str:
         raise broken(path, f"cannot be read: {error.strerror}", made_by) from error
 
 
+OBJECTS = ("dict_type", "model_type")
+"""What pydantic calls it where something else stands in the place of an object."""
+
+
 def check(value: Any, kind: TypeAdapter, where: str, made_by: str) -> None:
     """Raises PipelineError, naming the key and the stage that made it, if a value is not of a type."""
     try:
@@ -183,7 +187,8 @@ def check(value: Any, kind: TypeAdapter, where: str, made_by: str) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        what = f"{key}: {first['msg'].lower()}" if key else first["msg"].lower()
+        expected = "expected {key: value}" if first["type"] in OBJECTS else first["msg"].lower()
+        what = f"{key}: {expected}" if key else expected
         raise broken(where, what, made_by) from None
 
 
@@ -199,6 +204,19 @@ def _checked(text: str, kind: TypeAdapter, path: Path, line: int, made_by: str) 
         raise broken(f"{path}:{line}", f"not JSON: {error}", made_by) from None
     check(value, kind, f"{path}:{line}", made_by)
     return value
+
+
+def copied_hint(path: Path, folder: Path) -> str:
+    """What to add to the error of a file that is not in the working folder: DVC may not have copied it.
+
+    DVC runs an experiment of the queue, or with `--temp`, in a copy of what git tracks.
+    """
+    if path.is_absolute() or ".dvc/tmp/exps" not in folder.as_posix():
+        return ""
+    return (
+        f"; this experiment runs in a copy that has only what git tracks: `git add -N {path}` in the "
+        "project's folder, or give an absolute path, and queue it anew"
+    )
 
 
 # --- room on the disk -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import PipelineError
+from pipeline.files import copied_hint
 
 
 class HubSplits(BaseModel):
@@ -101,19 +102,6 @@ def read_rows(
         raise PipelineError(f"{path}:{number + 1}: cannot be read: {error}") from error
     if not number:
         raise PipelineError(f"{path} is empty; expected rows of {_shape(fields)}")
-
-
-def copied_hint(path: Path, folder: Path) -> str:
-    """What to add to the error of a file that is not in the working folder: DVC may not have copied it.
-
-    DVC runs an experiment of the queue, or with `--temp`, in a copy of what git tracks.
-    """
-    if path.is_absolute() or ".dvc/tmp/exps" not in folder.as_posix():
-        return ""
-    return (
-        f"; this experiment runs in a copy that has only what git tracks: `git add -N {path}` in the "
-        "project's folder, or give an absolute path, and queue it anew"
-    )
 
 
 def _open(path: Path) -> io.TextIOWrapper:

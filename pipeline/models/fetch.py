@@ -14,8 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import PipelineError
-from pipeline.files import sha256
-from pipeline.sources import copied_hint
+from pipeline.files import copied_hint, sha256
 
 SOURCE_FILE = "source.json"
 """Says, in the pretrained model's folder, where the model came from."""

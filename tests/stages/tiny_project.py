@@ -4,6 +4,7 @@ import json
 import runpy
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import yaml
@@ -60,7 +61,9 @@ def run(stage: str) -> str | int | None:
     before = sys.argv
     sys.argv = [name, *arguments]
     try:
-        runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)
+            runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         return ended.code
     finally:
