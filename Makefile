@@ -17,7 +17,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export DVC_NO_ANALYTICS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help repro results studies check smoke test compare oracle bench lint format lock clean
+.PHONY: help repro results studies check smoke test compare oracle torture bench lint format lock clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -57,6 +57,10 @@ oracle: .venv/installed .venv-oracle/installed  ## what TRL 0.11.4 computes, ane
 	.venv-oracle/bin/python -m tests.oracle.run_trl
 	pytest tests/algorithms/ppo/test_oracle.py tests/test_trl.py $(ARGS)
 
+torture: .venv/installed  ## kill a training 200 times, in every way, and compare every byte: hours; ARGS: how often
+	rm -rf .torture
+	python -m tests.kills .torture $(or $(ARGS),200)
+
 bench: .venv/installed  ## how fast model and tools are; ARGS: a corpus and questions (scripts/bench_search.py)
 	dvc repro fetch_model demonstrate@arithmetic
 	python -m scripts.bench_model
@@ -78,8 +82,8 @@ lock:  ## resolve the ranges of pyproject.toml anew and pin the outcome in requi
 	pip install -q torch==$(TORCH_VERSION) && pip install -q -e '.[dev]'
 	pip freeze --exclude learning-tools | sed 's/+cpu$$//' > requirements.lock
 
-clean:  ## everything but the data: the environment and the smoke run's copy
-	rm -rf .venv .venv-oracle .smoke
+clean:  ## everything but the data: the environment and the copies that were tested
+	rm -rf .venv .venv-oracle .smoke .torture
 
 .venv/installed: requirements.lock pyproject.toml
 ifdef SYSTEM_TORCH

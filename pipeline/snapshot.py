@@ -109,7 +109,7 @@ class Snapshot:
     def update(self) -> Iterator[None]:
         """For a block in whose midst there is no state to save.
 
-        The first SIGINT or SIGTERM waits for its end, if else the work of more than this block were lost.
+        The first signal of `STOPS` waits for its end, if else the work of more than this block were lost.
         """
         self._updating = True
         with interruptions_wait() if self.behind else nullcontext():
@@ -127,28 +127,30 @@ SHARE = 0.05
 
 FINISHED = ".finished.pt"
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that stop a run, if Python handles them."""
+
 NOWHERE = Snapshot(None)
 """For runs that start anew after they were stopped."""
 
 
 @contextmanager
 def interruptions_wait() -> Iterator[None]:
-    """Has a SIGINT or SIGTERM that comes while the block runs take effect at its end.
+    """Has a signal of `STOPS` that comes while the block runs take effect at its end.
 
     A second one takes effect at once.
     """
     if threading.current_thread() is not threading.main_thread():  # no signal arrives elsewhere
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in STOPS}
     came: list[int] = []
 
     def wait(number: int, frame: object) -> None:
         came.append(number)
         _handle(before)
 
-    _handle(dict.fromkeys(numbers, wait))
+    _handle({n: wait for n in STOPS if before[n] not in (signal.SIG_IGN, signal.SIG_DFL)})
     try:
         yield
     finally:

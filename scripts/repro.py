@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -91,6 +90,8 @@ def fitting() -> int:
     Launching a small model's kernels takes longer than the kernels: eight trainings side by side each
     decoded and learned as fast on an H200 as one alone.
     """
+    import torch  # seconds, which who says JOBS does not wait for
+
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     most = len(os.sched_getaffinity(0))
     if torch.cuda.is_available():

@@ -44,8 +44,8 @@ _snapshots: list[Snapshot] = []
 def run_stage(main: Callable[..., None], **arguments: type) -> None:
     """Calls `main` with the command line's arguments, one for each of `arguments`, in their order.
 
-    What the user can mend is told in a line on standard error, with exit status 1. SIGTERM ends the
-    stage as Ctrl-C does: half-written outputs are removed, and a run's state is saved.
+    What the user can mend is told in a line on standard error, with exit status 1. SIGTERM and SIGHUP end
+    the stage as Ctrl-C does: half-written outputs are removed, and a run's state is saved.
     """
     parser = argparse.ArgumentParser(description=(main.__doc__ or "").strip())
     for name, kind in arguments.items():
@@ -55,7 +55,9 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
     # Read by transformers when it is imported, which many stages never do.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else `nohup` has it ignored
+        signal.signal(signal.SIGHUP, _stop)
     # A process that is started in the background of a script is made to ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _stop_with_parents()
@@ -100,6 +102,10 @@ def outputs(*paths: Path, inputs: Callable[[], Mapping[str, Any]]) -> Iterator[l
             )
         if not all_live(_parents):
             sys.exit(128 + signal.SIGTERM)
+
+
+def _stop(number: int, frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def code() -> dict[str, str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 
 from scripts import repro as module
@@ -102,8 +103,8 @@ def test_as_many_stages_as_fit(monkeypatch, gigabytes, cores, gpu, jobs):
     pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": int(gigabytes * 1e9 / 4096)}
     monkeypatch.setattr(module.os, "sysconf", pages.get)
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(cores)))
-    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: gpu is not None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
     of_the_gpu = SimpleNamespace(total_memory=(gpu or 0) * 1e9)
-    monkeypatch.setattr(module.torch.cuda, "get_device_properties", lambda _: of_the_gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: of_the_gpu)
     monkeypatch.setattr(module.Path, "exists", lambda _: False)
     assert fitting() == jobs

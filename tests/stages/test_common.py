@@ -20,10 +20,11 @@ def test_every_character_survives_writing_and_reading(tmp_path):
         (OSError("out of order"), "error: out of order"),
     ],
 )
-def test_what_the_system_refused_is_told_in_a_line(monkeypatch, error, told):
+def test_what_the_system_refused_is_told_in_a_line(monkeypatch, tmp_path, error, told):
     def main():
         raise error
 
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["stage"])
     with pytest.raises(SystemExit, match=told):
         run_stage(main)

@@ -7,11 +7,13 @@ message is a JSON object; `do` names one of the functions below, the rest are it
 
 import gzip
 import json
+import os
 import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
+from pipeline.lifetime import parents, stop_after
 from pipeline.sources import parse_row
 
 BATCH = 5000
@@ -90,14 +92,15 @@ def main(descriptor: int) -> None:
     """Answers messages until the other end closes the connection."""
     from pipeline.tools.wiki.java import start_java
 
+    stop_after(parents(), lambda: True)  # also in the midst of an hour's work
     connection = Connection(descriptor)
     worker = Worker(connection)
     running = False
     while True:
         try:
             message = json.loads(connection.recv_bytes())
-        except EOFError:
-            return
+        except EOFError:  # without Java's and Python's farewells, which take seconds
+            os._exit(0)
         try:
             if not running:
                 start_java()
