@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.util import resolve_name
 from pathlib import Path
 
-SHARED = ("pipeline/errors.py", "pipeline/files.py", "pipeline/lifetime.py", "pipeline/nested.py", "pipeline/snapshot.py", "pipeline/workspace.py", "pipeline/params.py", "stages/common.py")  # fmt: skip
+SHARED = ("pipeline/errors.py", "pipeline/files.py", "pipeline/lifetime.py", "pipeline/nested.py", "pipeline/snapshot.py", "pipeline/workspace.py", "pipeline/params.py", "pipeline/algorithms/names.py", "pipeline/tasks/names.py", "stages/common.py")  # fmt: skip
 """Files that all share and that decide no result. They and what they import are no dependency."""
 
 

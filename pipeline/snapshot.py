@@ -52,11 +52,11 @@ class Snapshot:
 
     def load(self) -> State | None:
         """The saved state; None if there is none, or none of this key, which is then said."""
-        import torch
-
         file = next((f for f in (self.file, self.finished) if f and f.exists()), None)
         if file is None:
             return None
+        import torch  # which a run without a model does not need
+
         try:
             saved = torch.load(file, map_location="cpu", weights_only=True)
             key, state = saved["key"], saved["state"]
@@ -76,10 +76,10 @@ class Snapshot:
 
     def save(self, state: State) -> None:
         """Writes the state beside the old one, then puts it in its place."""
-        import torch
-
         if self.file is None:
             return
+        import torch
+
         begun = time.monotonic()
         with replacing(self.file) as beside:
             torch.save({"key": self.key, "state": state}, beside)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import PipelineError
+from pipeline.files import copied_hint
 
 
 class HubSplits(BaseModel):
@@ -87,14 +88,16 @@ def read_rows(
         with _open(path) as lines:
             for number, line in enumerate(lines, 1):
                 where = f"{path}:{number}"
-                row = _row(line, where, fields)
+                row = parse_row(line, where, fields)
                 if unique is not None:
                     if row[unique] in seen:
                         raise PipelineError(f"{where}: the {unique} {row[unique]!r} occurs twice")
                     seen.add(row[unique])
                 yield where, row
     except FileNotFoundError as error:
-        raise PipelineError(f"{key}: there is no file {path}") from error
+        raise PipelineError(
+            f"{key}: there is no file {path}{copied_hint(path, Path.cwd())}"
+        ) from error
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise PipelineError(f"{path}:{number + 1}: cannot be read: {error}") from error
     if not number:
@@ -111,7 +114,8 @@ def _open(path: Path) -> io.TextIOWrapper:
     return path.open(encoding="utf-8-sig")
 
 
-def _row(line: str, where: str, fields: Mapping[str, type]) -> dict[str, Any]:
+def parse_row(line: str, where: str, fields: Mapping[str, type]) -> dict[str, Any]:
+    """A line's row. Raises PipelineError if it is not JSON, or one of the fields is missing or empty."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from pipeline.errors import PipelineError
-from pipeline.files import require
+from pipeline.files import broken, check, read_json, read_jsonl, read_text, require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,11 +32,23 @@ INDEX = Path("data/wiki/index")
 INDEX_RECORD = Path("data/wiki/index.json")
 
 
-RESOURCES = {"index": (INDEX_RECORD, "build_index")}
-"""What stages make for tasks' tools, by the name in `Task.resources`: its record, and the stage."""
+class IndexRecord(BaseModel):
+    """What is needed of an index's record."""
+
+    folder: str
+    documents: int
+
+
+RESOURCES = {"index": (INDEX_RECORD, "build_index", IndexRecord)}
+"""What stages make for tasks' tools, by the name in `Task.resources`: its record, the stage, and what the
+record must have."""
 
 
 SNAPSHOTS = Path("data/snapshots")
+
+
+STUDIES = "studies/dvc.yaml"
+"""Whose stages make the runs."""
 
 
 REPORTS = Path("reports")
@@ -59,6 +74,69 @@ STUDY_COLUMNS = [
 """What is kept of the episodes of a study's runs, in git."""
 
 
+EPISODE_COLUMNS = [
+    "checkpoint",
+    "training_seed",
+    "sampling_seed",
+    "weights_sha256",
+    "mode",
+    "id",
+    "question",
+    "answer",
+    "aliases",
+    "kind",
+    "subset",
+    "reward",
+    "end_reason",
+    "tool_calls",
+    "prompt_tokens",
+    "model_tokens",
+    "tool_tokens",
+    "segments",
+    "calls",
+]
+"""What every table of episodes has. Further columns are the task's measures and, after the analysis, `label`
+and what the task diagnoses."""
+
+
+CURVE_COLUMNS = ["step", "episodes", "best_step", "env/reward_mean", "objective/kl"]
+"""What every learning curve has, all of them numbers."""
+
+
+class ProblemRow(BaseModel):
+    """What every problem of a task has. Each task may have further fields."""
+
+    model_config = ConfigDict(extra="allow")
+    id: str
+    question: str
+    answer: str
+    aliases: list[str] = []
+    kind: str | None = None
+    subset: str = ""
+
+
+class DemonstrationRow(BaseModel):
+    """A demonstration as a line of JSON."""
+
+    model_config = ConfigDict(extra="forbid")
+    query: str
+    segments: list[tuple[Literal["model", "tool"], str]]
+
+
+class TrainingRecord(BaseModel):
+    """What is needed of record.json, which says more."""
+
+    machine: dict[str, Any]
+    code: dict[str, Any]
+    stopped: dict[str, Any] = {}
+
+
+class SetupRecord(BaseModel):
+    """What is needed of tools.json."""
+
+    resources: dict[str, dict[str, Any]]
+
+
 def problems_path(task: str, split: str) -> Path:
     return Path("data/tasks") / task / f"{split}.jsonl"
 
@@ -66,6 +144,12 @@ def problems_path(task: str, split: str) -> Path:
 def setup_path(task: str) -> Path:
     """What every episode of the task begins with and calls: a folder of prompt.txt and tools.json."""
     return Path("data/setup") / task
+
+
+def setup_files(task: str) -> tuple[Path, Path]:
+    """Its prompt.txt and tools.json. Raises PipelineError if one is not there yet."""
+    folder, made_by = setup_path(task), f"demonstrate@{task}"
+    return require(folder / "prompt.txt", made_by), require(folder / "tools.json", made_by)
 
 
 def demonstrations_path(task: str) -> Path:
@@ -142,40 +226,132 @@ def run_path(task: str, arm: str, seed: int) -> Path:
     return RUNS / f"{task}-{arm}-{seed}"
 
 
-def read_table(path: Path, made_by: str) -> pd.DataFrame:
-    """A Parquet file. Raises PipelineError, naming the stage that makes it, if it cannot be read."""
-    import pandas as pd  # half a second, which most stages do not need
+def read_problems(task: str, split: str, row: type[ProblemRow]) -> list[dict[str, Any]]:
+    """A task's problems, each of which must be a `row`. Raises PipelineError, also if there are none."""
+    path, made_by = problems_path(task, split), f"prepare@{task}"
+    problems = read_jsonl(path, row, made_by)
+    if not problems:
+        raise broken(path, "no problems in it", made_by)
+    return problems
 
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise PipelineError(
-            f"{path} cannot be read as a table ({error}): remove it and run `dvc repro {made_by}`"
-        ) from error
+
+def read_demonstrations(task: str) -> list[dict[str, Any]]:
+    """A task's demonstrations, each as a `DemonstrationRow`."""
+    return read_jsonl(demonstrations_path(task), DemonstrationRow, f"demonstrate@{task}")
+
+
+def read_prompt(task: str, root: Path = Path()) -> str:
+    """The task's few-shot prompt, from the project or a copy of its data in the folder `root`."""
+    made_by = f"demonstrate@{task}"
+    return read_text(require(root / setup_path(task), made_by) / "prompt.txt", made_by)
 
 
 def read_resources(names: Sequence[str]) -> dict[str, Any]:
     """The records of what a task's tools need. Raises PipelineError for one that is not there yet."""
-    return {name: json.loads(require(*RESOURCES[name]).read_text()) for name in names}
+    records = {}
+    for name in names:
+        path, made_by, kind = RESOURCES[name]
+        records[name] = read_json(path, kind, made_by)
+    return records
 
 
-def read_setup(task: str) -> tuple[str, dict[str, Any]]:
-    """The task's few-shot prompt, and what its tools need."""
-    folder = require(setup_path(task), f"demonstrate@{task}")
-    tools = json.loads((folder / "tools.json").read_text())
-    return (folder / "prompt.txt").read_text(), tools["resources"]
+def read_setup(task: str, needed: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The task's few-shot prompt, and the records of what its tools need, by name.
+
+    Raises PipelineError, also if there is no record of something `needed`.
+    """
+    prompt, made_by = read_prompt(task), f"demonstrate@{task}"
+    file = setup_path(task) / "tools.json"
+    resources = read_json(file, SetupRecord, made_by)["resources"]
+    for name in needed:
+        if name not in resources:
+            raise broken(file, f"resources.{name}: field required", made_by)
+        check(
+            resources[name], TypeAdapter(RESOURCES[name][2]), f"{file}: resources.{name}", made_by
+        )
+    return prompt, resources
 
 
-def read_jsonl(path: Path, made_by: str) -> list[dict[str, Any]]:
-    """A file's rows. Raises PipelineError that names file and line if one is not JSON."""
-    rows = []
-    with require(path, made_by).open(encoding="utf-8", newline="\n") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise PipelineError(f"{path}:{number}: not JSON: {error.msg}") from None
-    return rows
+def read_table(path: Path, columns: Sequence[str], made_by: str) -> pd.DataFrame:
+    """A Parquet file with at least these columns, or with no rows.
+
+    Raises PipelineError, naming the stage that makes it, if it cannot be read or lacks one.
+    """
+    import pandas as pd  # half a second, which most stages do not need
+
+    try:
+        table = pd.read_parquet(require(path, made_by))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise PipelineError(
+            f"{path} cannot be read as a table ({reason}): remove it and run `dvc repro {made_by}`"
+        ) from error
+    if not table.empty:
+        _require_columns(table, columns, path, made_by)
+    return table
+
+
+def read_csv(
+    path: Path, columns: Sequence[str], numbers: Sequence[str], made_by: str, **options: Any
+) -> pd.DataFrame:
+    """A table as text, with at least one row, these columns, and those of `numbers`, which hold such.
+
+    `options` go to pandas. Raises PipelineError, naming the stage that makes it, if it is anything else
+    or was cut off.
+    """
+    import io
+
+    import pandas as pd
+
+    text = read_text(path, made_by)
+    if not text.endswith("\n"):
+        raise broken(path, "cut off in the midst of a line", made_by)
+    try:
+        table = pd.read_csv(io.StringIO(text), **options)
+    except ValueError as error:
+        raise broken(path, f"cannot be read as a table ({error})", made_by) from error
+    _require_columns(table, [*columns, *numbers], path, made_by)
+    if table.empty:
+        raise broken(path, "no rows in it", made_by)
+    for column in numbers:
+        wrong = table[column].notna() & pd.to_numeric(table[column], errors="coerce").isna()
+        if wrong.any():
+            line = 2 + int(wrong.to_numpy().argmax())
+            raise broken(f"{path}:{line}", f"{column}: not a number", made_by)
+    return table
+
+
+def read_training(folder: Path, made_by: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The learning curve and the record of a training. Raises PipelineError if one of them is broken."""
+    curve = read_csv(require(folder, made_by) / "curve.csv", (), CURVE_COLUMNS, made_by)
+    return curve, read_json(folder / "record.json", TrainingRecord, made_by)
+
+
+def read_run(folder: Path) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
+    """Curve, record and episodes of a study's run. Raises PipelineError if one of them is broken."""
+    curve, record = read_training(folder, STUDIES)
+    episodes = read_csv(
+        folder / "episodes.csv", STUDY_COLUMNS, ("reward",), STUDIES, keep_default_na=False
+    )
+    return curve, record, episodes
+
+
+def _require_columns(table: pd.DataFrame, columns: Sequence[str], path: Path, made_by: str) -> None:
+    if absent := [column for column in columns if column not in table.columns]:
+        raise broken(path, f"no column {absent[0]!r}", made_by)
+
+
+def read_arms() -> dict[str, dict[str, Any]]:
+    """What each arm of the studies changes of the params. Raises PipelineError if that cannot be read."""
+    try:
+        arms = yaml.safe_load(ARMS.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise PipelineError(f"{ARMS}: {error.strerror}; run from the project's folder") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PipelineError(f"{ARMS}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(arms, dict) or not all(isinstance(each, dict) for each in arms.values()):
+        raise PipelineError(f"{ARMS}: expected `arm: {{key: value}}`, as in the committed file")
+    return arms
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:

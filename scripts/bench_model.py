@@ -20,7 +20,7 @@ from pipeline.models.sampling import TorchSampler
 from pipeline.models.scoring import TokenBatch, score
 from pipeline.params import load_params
 from pipeline.tasks import load_task
-from pipeline.workspace import BASE, problems_path, read_jsonl, read_setup
+from pipeline.workspace import BASE, read_problems, read_prompt
 
 EPISODES = 32
 NEW_TOKENS = 32
@@ -30,10 +30,10 @@ PADDING = 0
 
 def main(task: str = "arithmetic") -> None:
     machine = load_params().machine
-    policy, tokenizer = load_policy(BASE, machine.resolve_device())
+    policy, tokenizer = load_policy(BASE, "fetch_model", machine.resolve_device())
     model = policy.pretrained_model
-    prompt, _ = read_setup(task)
-    problems = read_jsonl(problems_path(task, "train"), f"prepare@{task}")[:EPISODES]
+    prompt = read_prompt(task)
+    problems = read_problems(task, "train", load_task(task).Row)[:EPISODES]
     contexts = [tokenizer(prompt + load_task(task).query(p)).input_ids for p in problems]
     sampler = TorchSampler(model, tokenizer)
     places = [Place(0, 0, episode) for episode in range(EPISODES)]

@@ -3,11 +3,11 @@
 Not a stage: `make repro` ends with it, `make results` runs nothing else.
 """
 
-import json
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.files import replacing, require
+from pipeline.files import read_json, replacing
 from pipeline.reporting.tables import results_markdown
 from pipeline.workspace import REPORTS
 from stages.common import run_stage
@@ -18,7 +18,7 @@ START, END = "<!-- results -->\n", "<!-- /results -->\n"
 
 def main() -> None:
     """Replaces what stands between the two marks in README.md."""
-    metrics = json.loads(require(REPORTS / "metrics.json", "report").read_text())
+    metrics = read_json(REPORTS / "metrics.json", dict[str, Any], "report")
     text = with_results(README.read_text(encoding="utf-8"), results_markdown(metrics))
     with replacing(README) as beside:
         beside.write_text(text, encoding="utf-8")

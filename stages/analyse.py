@@ -6,10 +6,16 @@ import pandas as pd
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.analysis import analyse
-from pipeline.files import require
 from pipeline.params import load_params
 from pipeline.tasks import load_task
-from pipeline.workspace import analysis_path, episodes_path, episodes_stage, read_setup, read_table
+from pipeline.workspace import (
+    EPISODE_COLUMNS,
+    analysis_path,
+    episodes_path,
+    episodes_stage,
+    read_setup,
+    read_table,
+)
 from stages.common import outputs, run_stage
 
 
@@ -26,7 +32,7 @@ def main(name: str) -> None:
         tables = {}
         for checkpoint in checkpoints:
             path, stage = episodes_path(name, checkpoint), episodes_stage(name, checkpoint)
-            tables[checkpoint] = read_table(require(path, stage), stage)
+            tables[checkpoint] = read_table(path, EPISODE_COLUMNS, stage)
             if (
                 tables[checkpoint].empty and checkpoint != "sft"
             ):  # that is empty without a warm start
@@ -34,7 +40,7 @@ def main(name: str) -> None:
                     f"{path} holds no episodes: run `dvc repro --single-item --force {stage}`"
                 )
         task = load_task(name)
-        _, resources = read_setup(name)
+        _, resources = read_setup(name, task.resources)
         tools = task.tools(params.task(name).tools, resources)
         together = pd.concat([t for t in tables.values() if not t.empty], ignore_index=True)
         analysed = analyse(together, task, tools)

@@ -19,7 +19,7 @@ import psutil
 
 from pipeline.dependencies import sources
 from pipeline.errors import PipelineError
-from pipeline.files import replacing_all, sha256_of
+from pipeline.files import replacing_all, sha256_of, telling_full_disks
 from pipeline.lifetime import all_live, only_one, parents, stop_after
 from pipeline.nested import differing
 from pipeline.snapshot import Snapshot, clear_finished
@@ -66,7 +66,8 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
         with only_one(lock_path(run), run, PATIENCE):
             if LOCK.exists():
                 clear_finished(SNAPSHOTS, LOCK.stat().st_mtime)
-            main(*values)
+            with telling_full_disks():
+                main(*values)
             for snapshot in _snapshots:
                 snapshot.finish()
     except KeyboardInterrupt:

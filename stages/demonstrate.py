@@ -11,8 +11,7 @@ from pipeline.params import load_params
 from pipeline.tasks import load_task
 from pipeline.workspace import (
     demonstrations_path,
-    problems_path,
-    read_jsonl,
+    read_problems,
     read_resources,
     setup_path,
     write_jsonl,
@@ -30,14 +29,14 @@ def main(name: str) -> None:
     with outputs(setup_path(name), demonstrations_path(name), inputs=inputs) as new:
         setup, new_demonstrations = new
         section = load_params().task(name)
-        problems = read_jsonl(problems_path(name, "train"), f"prepare@{name}")
         task = load_task(name)
+        problems = read_problems(name, "train", task.Row)
         resources = read_resources(task.resources)
         prompt, demonstrations = task.demonstrate(
             problems, task.tools(section.tools, resources), section.warm_start.demonstrations
         )
         setup.mkdir()
-        (setup / "prompt.txt").write_text(prompt)
+        (setup / "prompt.txt").write_text(prompt, encoding="utf-8")
         tools = {
             "resources": resources,
             "code": {str(file): sha256(file) for file in sources(type(task).__module__)},

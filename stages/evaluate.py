@@ -17,10 +17,10 @@ from pipeline.workspace import (
     checkpoint_stage,
     episodes_path,
     problems_path,
-    read_jsonl,
+    read_problems,
     read_setup,
     seed_of,
-    setup_path,
+    setup_files,
 )
 from stages.common import outputs, run_stage, snapshot_of
 
@@ -49,10 +49,9 @@ def inputs(params: Params, name: str, model: Path, checkpoint: str) -> dict[str,
         name: section.model_dump(mode="json", include={"environment", "tools"}),
         "machine": params.machine.describe(),
         "sha256": sha256_of(
-            problems_path(name, "test"),
-            setup_path(name) / "prompt.txt",
-            setup_path(name) / "tools.json",
-            model / WEIGHTS_FILE,
+            require(problems_path(name, "test"), f"prepare@{name}"),
+            *setup_files(name),
+            require(model / WEIGHTS_FILE, checkpoint_stage(name, checkpoint)),
         ),
     }
 
@@ -72,10 +71,11 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str, run: str) 
     seed = seed_of(checkpoint)
     section = params.task(name)
     settings = params.evaluation.model_copy(update={"seed": params.evaluation.seed + (seed or 0)})
-    problems = read_jsonl(problems_path(name, "test"), f"prepare@{name}")
-    policy, tokenizer = load_policy(model, params.machine.resolve_device())
-    prompt, resources = read_setup(name)
     task = load_task(name)
+    problems = read_problems(name, "test", task.Row)
+    prompt, resources = read_setup(name, task.resources)
+    made_by = checkpoint_stage(name, checkpoint)
+    policy, tokenizer = load_policy(model, made_by, params.machine.resolve_device())
     tools = task.tools(section.tools, resources)
     environments = {
         mode: TaskEnvironment(

@@ -1,21 +1,17 @@
 """Writes what the studies found: a page, its figures, and the numbers."""
 
 import json
-from typing import Any
-
-import pandas as pd
-import yaml
 
 from pipeline.errors import PipelineError
 from pipeline.reporting.studies import TARGET, StudyRun, figures, render, summarize
-from pipeline.workspace import ARMS, REPORTS, RUNS
+from pipeline.workspace import ARMS, REPORTS, RUNS, read_arms, read_run
 from stages.common import outputs, run_stage
 
 
 def main() -> None:
     """Writes reports/studies from the runs there are in studies/runs."""
-    with outputs(REPORTS / "studies", inputs=_changes) as (beside,):
-        changes = _changes()
+    with outputs(REPORTS / "studies", inputs=read_arms) as (beside,):
+        changes = read_arms()
         tasks = _read(list(changes))
         if not tasks:
             raise PipelineError(f"{RUNS} holds no runs: run `make studies` first")
@@ -36,23 +32,15 @@ def main() -> None:
             )
 
 
-def _changes() -> dict[str, Any]:
-    """What each arm changes of the params."""
-    return yaml.safe_load(ARMS.read_text(encoding="utf-8-sig"))
-
-
 def _read(arms: list[str]) -> dict[str, dict[str, dict[int, StudyRun]]]:
     """The runs by task, arm (in the order of the file) and seed."""
     found: dict[str, dict[str, dict[int, StudyRun]]] = {}
     for folder in sorted(RUNS.glob("[!.]*-*-*")):  # not the half-written ones
-        task, arm, seed = folder.name.split("-")
-        if arm not in arms:
+        task, _, rest = folder.name.partition("-")
+        arm, _, seed = rest.rpartition("-")
+        if arm not in arms or not seed.isdigit():
             raise PipelineError(f"{folder} is of no arm in {ARMS}: remove the folder")
-        found.setdefault(task, {}).setdefault(arm, {})[int(seed)] = StudyRun(
-            pd.read_csv(folder / "curve.csv"),
-            json.loads((folder / "record.json").read_text()),
-            pd.read_csv(folder / "episodes.csv", keep_default_na=False),
-        )
+        found.setdefault(task, {}).setdefault(arm, {})[int(seed)] = StudyRun(*read_run(folder))
     return {
         task: {arm: dict(sorted(runs[arm].items())) for arm in arms if arm in runs}
         for task, runs in found.items()

@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.algorithms import NAMES
 from pipeline.errors import PipelineError
 from pipeline.evaluation.analysis import analyse
 from pipeline.params import Params, load_params
 from pipeline.tasks import load_task, task_names
-from pipeline.workspace import ARMS, STUDY_COLUMNS, live_path, read_setup, run_path
+from pipeline.workspace import ARMS, STUDY_COLUMNS, live_path, read_arms, read_setup, run_path
 from stages.common import outputs, run_stage
 from stages.evaluate import roll_out
 from stages.train import inputs as training_inputs
@@ -38,7 +36,7 @@ def main(name: str, arm: str, seed: int) -> None:
         train(params, name, seed, policy, beside, live)
         episodes = roll_out(params, name, policy, f"rl-{seed}", run=live.name)
         task = load_task(name)
-        _, resources = read_setup(name)
+        _, resources = read_setup(name, task.resources)
         tools = task.tools(params.task(name).tools, resources)
         labelled = analyse(episodes, task, tools)
         labelled[STUDY_COLUMNS].to_csv(beside / "episodes.csv", index=False)
@@ -46,7 +44,7 @@ def main(name: str, arm: str, seed: int) -> None:
 
 def read_arm(arm: str) -> Params:
     """The params as the arm of this name has them. Raises PipelineError if there is none."""
-    arms = yaml.safe_load(ARMS.read_text(encoding="utf-8-sig"))
+    arms = read_arms()
     if arm not in arms:
         raise PipelineError(f"{ARMS}: no arm {arm!r}; there is {', '.join(arms)}")
     return load_arm(arm, arms[arm])

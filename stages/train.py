@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from pipeline.algorithms import NAMES
 from pipeline.environment.environment import TaskEnvironment
-from pipeline.files import require, sha256_of
-from pipeline.models.fetch import SOURCE_FILE
+from pipeline.files import model_bytes, read_json, require, require_room, sha256_of
+from pipeline.models.fetch import SOURCE_FILE, Origin
 from pipeline.models.policy import load_policy, save_model
 from pipeline.models.sampling import TorchSampler
 from pipeline.params import Params, load_params
@@ -28,9 +28,9 @@ from pipeline.workspace import (
     checkpoint_stage,
     live_path,
     problems_path,
-    read_jsonl,
+    read_problems,
     read_setup,
-    setup_path,
+    setup_files,
     training_path,
 )
 from stages.common import outputs, run_stage, snapshot_of
@@ -55,7 +55,7 @@ def inputs(params: Params, name: str, seed: int) -> dict[str, Any]:
     """What decides a training's outcome, but for the code."""
     algorithm = params.algorithm_of(name)
     return {
-        "model": json.loads((BASE / SOURCE_FILE).read_text()),
+        "model": read_json(BASE / SOURCE_FILE, Origin, "fetch_model"),
         "seed": seed,
         name: params.task(name).model_dump(
             mode="json", exclude={"data": True, "train": set(NAMES)}
@@ -67,18 +67,19 @@ def inputs(params: Params, name: str, seed: int) -> dict[str, Any]:
             **{package: importlib.metadata.version(package) for package in PACKAGES},
         },
         "sha256": sha256_of(
-            problems_path(name, "train"),
-            setup_path(name) / "prompt.txt",
-            setup_path(name) / "tools.json",
-            _start(name) / WEIGHTS_FILE,
+            require(problems_path(name, "train"), f"prepare@{name}"),
+            *setup_files(name),
+            _start(name)[0] / WEIGHTS_FILE,
         ),
     }
 
 
-def _start(name: str) -> Path:
-    """The folder of the policy that a training starts from."""
+def _start(name: str) -> tuple[Path, str]:
+    """The folder of the policy that a training starts from, and the stage that makes it."""
     warm = require(checkpoint_path(name, "sft"), checkpoint_stage(name, "sft"))
-    return warm if (warm / WEIGHTS_FILE).exists() else require(BASE, "fetch_model")
+    if (warm / WEIGHTS_FILE).exists():
+        return warm, checkpoint_stage(name, "sft")
+    return require(BASE / WEIGHTS_FILE, "fetch_model").parent, "fetch_model"
 
 
 def train(
@@ -86,12 +87,14 @@ def train(
 ) -> None:
     """Trains as the params say, and writes both folders; `live` is where to watch it meanwhile."""
     section = params.task(name)
-    problems = read_jsonl(problems_path(name, "train"), f"prepare@{name}")
-    prompt, resources = read_setup(name)
-    decisive = inputs(params, name, seed)
-    record = {**decisive, "code": code_revision()}
-    policy, tokenizer = load_policy(_start(name), params.machine.resolve_device())
     task = load_task(name)
+    problems = read_problems(name, "train", task.Row)
+    prompt, resources = read_setup(name, task.resources)
+    decisive = inputs(params, name, seed)
+    start, made_by = _start(name)
+    record = {**decisive, "code": code_revision()}
+    require_room(policy_folder, model_bytes(start))
+    policy, tokenizer = load_policy(start, made_by, params.machine.resolve_device())
     env = TaskEnvironment(
         TorchSampler(policy.pretrained_model, tokenizer),
         tokenizer,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.files import require, sha256_of
+from pipeline.files import model_bytes, require, require_room, sha256_of
 from pipeline.params import load_params
 from pipeline.tasks import Demonstration
 from pipeline.workspace import (
@@ -10,9 +10,9 @@ from pipeline.workspace import (
     WEIGHTS_FILE,
     checkpoint_path,
     demonstrations_path,
-    read_jsonl,
-    read_setup,
-    setup_path,
+    read_demonstrations,
+    read_prompt,
+    setup_files,
 )
 from stages.common import outputs, run_stage, snapshot_of
 
@@ -31,9 +31,9 @@ def main(name: str) -> None:
             "warm_start": settings.model_dump(mode="json"),
             "machine": params.machine.describe(),
             "sha256": sha256_of(
-                demonstrations_path(name),
-                setup_path(name) / "prompt.txt",
-                require(BASE, "fetch_model") / WEIGHTS_FILE,
+                require(demonstrations_path(name), f"demonstrate@{name}"),
+                setup_files(name)[0],
+                require(BASE / WEIGHTS_FILE, "fetch_model"),
             ),
         }
 
@@ -50,9 +50,10 @@ def main(name: str) -> None:
         from pipeline.models.policy import load_policy, save_model
         from pipeline.training.warm_start import warm_start
 
-        rows = read_jsonl(demonstrations_path(name), f"demonstrate@{name}")
-        prompt, _ = read_setup(name)
-        policy, tokenizer = load_policy(BASE, params.machine.resolve_device())
+        rows = read_demonstrations(name)
+        prompt = read_prompt(name)
+        require_room(beside, model_bytes(BASE))
+        policy, tokenizer = load_policy(BASE, "fetch_model", params.machine.resolve_device())
         snapshot = snapshot_of(f"warm_start-{name}", inputs(), params.snapshot_seconds)
         losses = []
         with tqdm(total=settings.steps, desc=f"warm start {name}", unit="step") as bar:

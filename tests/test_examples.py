@@ -8,6 +8,8 @@ import torch
 
 from examples import calculator
 from pipeline.models.policy import from_pretrained, save_model
+from pipeline.models.sampler import Continuation, StopReason
+from pipeline.tools.calculator import calculate
 from pipeline.training.trainer import PolicyTrainer
 from tests.tiny import make_model
 
@@ -51,6 +53,49 @@ def test_the_calculator_example_learns_from_rewards(folder, monkeypatch, capsys)
         "1",
         "2",
     ]
+
+
+class Asking:
+    """A sampler that asks the calculator what the question asks, and hands in what it answers."""
+
+    def __init__(self, model, tokenizer):
+        self.tokenizer = tokenizer
+
+    def generate(self, contexts, max_new_tokens, stop_strings, places):
+        continuations = []
+        for context in contexts:
+            question = self.tokenizer.decode(context).rpartition("What is ")[2]
+            answer = re.search(r"<call>(.*)<response>", question)
+            text = (
+                f"\nResult={answer[1]}<submit>"
+                if answer
+                else f"<request><Calculator>{question[:-2]}<call>"
+            )
+            tokens = self.tokenizer(text, add_special_tokens=False).input_ids
+            continuations.append(
+                Continuation(tokens, [-1.0] * len(tokens), text, StopReason.STOP_STRING)
+            )
+        return continuations
+
+
+def test_the_calculator_examples_episodes_have_tool_calls(folder, monkeypatch):
+    """Written in the form that its prompt shows, they are answered, and the right result is paid."""
+    monkeypatch.setattr(calculator, "TorchSampler", Asking)
+    for episode in calculator.learn(str(folder), steps=1, episodes=4):
+        (call,) = episode.calls
+        assert (call.tool, call.error_kind) == ("Calculator", "")
+        assert call.output == calculate(call.argument)
+        assert episode.text.startswith(calculator.PROMPT + f"What is {call.argument}?\n<request>")
+        assert [segment.system for segment in episode.segments[1:]] == [False, True, False]
+        assert episode.reward == 1
+
+
+def test_the_calculator_examples_prompt_shows_what_the_tool_answers():
+    shown = re.findall(
+        r"<Calculator>(.*?)<call>(.*?)<response>\nResult=(.*?)<submit>", calculator.PROMPT
+    )
+    assert len(shown) == calculator.PROMPT.count("What is ")
+    assert all(calculate(asked) == answer == result for asked, answer, result in shown)
 
 
 def test_the_readmes_example_runs(folder, capsys):

@@ -62,6 +62,7 @@ def follow(blocks, project):
     for kind, path, content in blocks:
         file = project / path
         assert file.exists() == (kind == "diff"), f"{path}: a new file, or one to edit?"
+        file.parent.mkdir(exist_ok=True)
         file.write_text(edited(file.read_text(), path, content) if kind == "diff" else content)
 
 

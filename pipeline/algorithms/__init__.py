@@ -1,17 +1,16 @@
 """The algorithms that a policy can learn by: each is a way to give credit, on one shared trainer.
 
-`pipeline/training/algorithm.py` says what an algorithm is; `rloo.py` is the shortest. A new one is a module
-here, its name in `NAMES`, and a section of that name in params.yaml. A task's `train` section may have one
-of that name, too, of what differs there.
+`pipeline/training/algorithm.py` says what an algorithm is; `rloo` is the shortest. A new one is a package
+here, its name in `names.py`, and a section of that name in params.yaml. A task's `train` section may have
+one of that name, too, of what differs there. Each is a package because a training depends on the folder of
+its own algorithm only.
 """
 
 import importlib
 
+from pipeline.algorithms.names import NAMES
 from pipeline.errors import PipelineError
 from pipeline.training.algorithm import Algorithm
-
-NAMES = ("grpo", "ppo", "rloo")
-"""The modules and packages here that are algorithms."""
 
 
 def load_algorithm(name: str) -> type[Algorithm]:

@@ -14,10 +14,17 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import PipelineError
-from pipeline.files import sha256
+from pipeline.files import copied_hint, sha256
 
 SOURCE_FILE = "source.json"
 """Says, in the pretrained model's folder, where the model came from."""
+
+
+class Origin(BaseModel):
+    """What `SOURCE_FILE` holds: the kind of the source, and what tells which one it was."""
+
+    model_config = ConfigDict(extra="allow")
+    source: str
 
 
 class PackageSource(BaseModel):
@@ -60,7 +67,10 @@ def fetch_model(source: ModelSource, destination: Path) -> None:
         model, tokenizer = from_pretrained(source.hub.name, revision=source.hub.revision)
     else:
         if not source.path.is_dir():
-            raise PipelineError(f"model.path: {source.path} is not a folder with a model in it")
+            hint = copied_hint(source.path, Path.cwd())
+            raise PipelineError(
+                f"model.path: {source.path} is not a folder with a model in it{hint}"
+            )
         model, tokenizer = from_pretrained(source.path)
     save_model(model, tokenizer, destination)
     origin = {"source": source.source, **_origin(source)}

@@ -19,8 +19,8 @@ def from_pretrained(name: str | Path, **options: Any) -> tuple[Any, Any]:
             AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **options),
             AutoTokenizer.from_pretrained(name, **options),
         )
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # each of the libraries raises of its own kinds for a broken file
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise PipelineError(f"model: cannot load {name}: {reason}") from error
 
 
@@ -42,21 +42,33 @@ class CausalLMWithValueHead(torch.nn.Module):
 
 
 def load_policy(
-    folder: Path, device: str | torch.device = "cpu"
+    folder: Path, made_by: str, device: str | torch.device = "cpu"
 ) -> tuple[CausalLMWithValueHead, Any]:
-    """The policy (with its value head, where one was saved) and the tokenizer kept in `folder`."""
-    model, tokenizer = from_pretrained(folder)
-    policy = CausalLMWithValueHead(model.to(device))
-    load_value_head(policy, folder)
+    """The policy (with its value head, where one was saved) and the tokenizer kept in `folder`.
+
+    Raises PipelineError, naming the stage `made_by`, if one of them is broken.
+    """
+    try:
+        model, tokenizer = from_pretrained(folder)
+        policy = CausalLMWithValueHead(model.to(device))
+        load_value_head(policy, folder)
+    except PipelineError as error:
+        raise PipelineError(f"{error}: remove it and run `dvc repro {made_by}`") from error
     return policy, tokenizer
 
 
 def load_value_head(policy: CausalLMWithValueHead, folder: Path) -> None:
-    """Gives the policy the value head kept in `folder`, if there is one."""
+    """Gives the policy the value head kept in `folder`, if there is one. Raises PipelineError for a broken one."""
     file = folder / VALUE_HEAD_FILE
-    if file.exists():
-        device = policy.v_head.weight.device
+    if not file.exists():
+        return
+    device = policy.v_head.weight.device
+    try:
         policy.v_head.load_state_dict(torch.load(file, map_location=device, weights_only=True))
+    except Exception as error:  # torch's, pickle's and zipfile's
+        raise PipelineError(
+            f"{file} is no value head of this model ({type(error).__name__})"
+        ) from error
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:

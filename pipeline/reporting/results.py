@@ -1,6 +1,5 @@
 """What the report knows of a task: episodes by column, what is compared, and what can be counted."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +13,16 @@ from pipeline.evaluation.comparison import PairedComparison
 from pipeline.evaluation.evaluate import MODES
 from pipeline.evaluation.labels import Label
 from pipeline.evaluation.metrics import accuracies
-from pipeline.files import require
+from pipeline.files import broken
 from pipeline.tasks import Problem, load_task
-from pipeline.workspace import analysis_path, read_table, setup_path, training_path
+from pipeline.workspace import (
+    EPISODE_COLUMNS,
+    analysis_path,
+    read_prompt,
+    read_table,
+    read_training,
+    training_path,
+)
 
 PER_CELL = 6
 """How many pairs of episodes the page shows of those that went from one label to another."""
@@ -159,28 +165,27 @@ def columns_of(episodes: pd.DataFrame) -> dict[str, dict[int, pd.DataFrame]]:
 def read_results(root: Path, task: str, seeds: Sequence[int]) -> TaskResults:
     """What the report shows of a task, from the project or a copy of its data in the folder `root`."""
     made_by = f"analyse@{task}"
-    episodes = read_table(require(root / analysis_path(task), made_by), made_by)
+    path = root / analysis_path(task)
+    known = load_task(task)
+    told = [*EPISODE_COLUMNS, "label", *known.measures, *known.diagnoses]
+    episodes = read_table(path, told, made_by)
+    if episodes.empty:
+        raise broken(path, "no episodes in it", made_by)
     columns = columns_of(episodes)
     if absent := sorted(set(seeds) - set(columns.get("rl", {}))):
         raise PipelineError(
-            f"{root / analysis_path(task)} has no episodes of seed {absent[0]}: "
-            f"run `dvc repro {made_by}`"
+            f"{path} has no episodes of seed {absent[0]}: run `dvc repro {made_by}`"
         )
-    known = load_task(task)
     runs = {
-        seed: require(root / training_path(task, seed), f"train@{task}-{seed}") for seed in seeds
+        seed: read_training(root / training_path(task, seed), f"train@{task}-{seed}")
+        for seed in seeds
     }
-    prompt = require(root / setup_path(task), f"demonstrate@{task}") / "prompt.txt"
     return TaskResults(
         name=task,
         columns={**columns, "rl": {seed: columns["rl"][seed] for seed in seeds}},
-        curves={"rl": {seed: pd.read_csv(run / "curve.csv") for seed, run in runs.items()}},
-        records={
-            "rl": {
-                seed: json.loads((run / "record.json").read_text()) for seed, run in runs.items()
-            }
-        },
-        prompt=prompt.read_text(),
+        curves={"rl": {seed: curve for seed, (curve, _) in runs.items()}},
+        records={"rl": {seed: record for seed, (_, record) in runs.items()}},
+        prompt=read_prompt(task, root),
         find=known.find,
         measures={name: measure.title for name, measure in known.measures.items()},
         diagnoses=known.diagnoses,

@@ -9,6 +9,7 @@ from pipeline.evaluation.evaluate import MODES
 from pipeline.reporting.figures import episode_picture
 from pipeline.reporting.report import COLUMNS
 from pipeline.reporting.results import TaskResults
+from pipeline.tasks import load_task
 
 
 def curves_table(results: list[TaskResults]) -> pd.DataFrame:
@@ -47,10 +48,6 @@ def accuracy_table(metrics: dict) -> pd.DataFrame:
     )
 
 
-BUILT_IN = ("arithmetic", "trivia", "word_problems")
-"""The tasks whose problems the project makes itself: their accuracy is no public benchmark's."""
-
-
 def results_markdown(metrics: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> str:
     """The table of accuracies for the README: a row each task and subset, a column each checkpoint and mode.
 
@@ -77,7 +74,7 @@ def results_markdown(metrics: Mapping[str, Mapping[str, Mapping[str, Mapping[str
                 _percent(checkpoints.get(checkpoint, {}).get(f"{subset} {mode}".strip()))
                 for checkpoint, mode in columns
             ]
-            lines.append([f"{title} (built in)" if task in BUILT_IN else title, *cells])
+            lines.append([f"{title} (built in)" if load_task(task).built_in else title, *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -1,7 +1,7 @@
 """The tasks a model learns, a module or a package each: problems, tools, demonstrations, and the reward.
 
 A new task is a file `pipeline/tasks/<name>.py` with a `Task` subclass called `TASK` in it, its name in
-`NAMES` below, and a section `<name>` in params.yaml. Put its name in the list `tasks` there, and every
+`names.py`, and a section `<name>` in params.yaml. Put its name in the list `tasks` there, and every
 stage runs for it. A task that searches, or that writes programs, takes most from `search_task.py` or
 `program_task.py`.
 """
@@ -15,7 +15,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import PipelineError
+from pipeline.tasks.names import NAMES
 from pipeline.tools import Tool
+from pipeline.workspace import ProblemRow
 
 Problem = dict[str, Any]
 """One row of a task set, JSON-able: at least `id`, `question` and `answer`.
@@ -73,6 +75,9 @@ class Task(ABC):
     Data: ClassVar[type[BaseModel]]
     """The task's `data` section of params.yaml: where problems come from and how many."""
 
+    Row: ClassVar[type[ProblemRow]] = ProblemRow
+    """What a problem of the task must have when it is read again."""
+
     Tools: ClassVar[type[BaseModel]] = NoToolSettings
     """The task's `tools` section of params.yaml: its tools' limits and such."""
 
@@ -82,12 +87,15 @@ class Task(ABC):
     packages: ClassVar[Sequence[str]] = ()
     """Packages whose versions likewise decide what the task's tools answer."""
 
+    built_in: ClassVar[bool] = False
+    """Whether the project makes the problems itself: an accuracy on them is no public benchmark's."""
+
     computes: ClassVar[bool] = True
     """Whether the tools compute answers, or look them up: the error analysis has words for each."""
 
     @property
     def name(self) -> str:
-        """What the task is called: in `NAMES`, params.yaml, paths and errors."""
+        """What the task is called: in `names.py`, params.yaml, paths and errors."""
         return type(self).__module__.rpartition(".")[2]
 
     @abstractmethod
@@ -153,10 +161,6 @@ class Task(ABC):
             for any rows, none of them included. By default there are none.
         """
         return {}
-
-
-NAMES = ("arithmetic", "gsm8k", "trivia", "triviaqa", "word_problems")
-"""The modules or packages here that are tasks."""
 
 
 def task_names() -> list[str]:

@@ -36,6 +36,7 @@ class Arithmetic(Task):
     """See the module's text."""
 
     Data = ArithmeticData
+    built_in = True
 
     def problems(self, data: ArithmeticData) -> dict[str, list[Problem]]:
         """`train` and `test` problems, all different, none of them a demonstration's."""

@@ -18,6 +18,7 @@ from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
 from pipeline.tools.wiki import Wiki
 from pipeline.tools.wiki.diagnosis import DIAGNOSES, Search, diagnose, last_search
 from pipeline.tools.wiki.index import open_index
+from pipeline.workspace import ProblemRow
 
 TOOL_NAME = "Wiki"
 SHOTS = 2
@@ -52,12 +53,19 @@ def _of_result(title: str, compare: Callable[[str, Sequence[str]], float]) -> Me
     return Measure(title, lambda text, problem: compare(_result(text), problem["aliases"]))
 
 
+class SearchRow(ProblemRow):
+    """What is read of a problem."""
+
+    aliases: list[str]
+
+
 class SearchTask(Task):
     """A task whose problems have `aliases`, all that count as right, and `answer`, the first of them.
 
     A subclass says where problems come from, and which of them demonstrations may show.
     """
 
+    Row: ClassVar[type[ProblemRow]] = SearchRow
     Tools = WikiSettings
     resources = ("index",)
     computes = False

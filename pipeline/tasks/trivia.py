@@ -13,7 +13,7 @@ from zlib import crc32
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.tasks import Problem
-from pipeline.tasks.search_task import SearchTask
+from pipeline.tasks.search_task import SearchRow, SearchTask
 from pipeline.tools.wiki.encyclopaedia import Entity, entities
 
 TEST_SHARE = 4
@@ -77,10 +77,18 @@ WORDS = {"am", "as", "at", "be", "he", "i", "in", "no"}
 """Symbols of elements that are also words: a sentence may well hold one that means something else."""
 
 
+class TriviaRow(SearchRow):
+    """What is read of a problem."""
+
+    kind: str
+
+
 class Trivia(SearchTask):
     """See the module's text. Problems also have `kind`, one of `FORMS`, and `subject`, the entity's name."""
 
     Data = TriviaData
+    Row = TriviaRow
+    built_in = True
 
     def problems(self, data: TriviaData) -> dict[str, list[Problem]]:
         """From every kind of question as many as from any other, as long as there are some."""

@@ -1,8 +1,8 @@
 """What an algorithm is: a way to give a batch's tokens credit for the rewards, on one shared trainer.
 
-A new algorithm is a module in `pipeline/algorithms/` with a subclass of `Algorithm` called `ALGORITHM`, its
+A new algorithm is a package in `pipeline/algorithms/` with a subclass of `Algorithm` called `ALGORITHM`, its
 name in the list there, and a section of that name in params.yaml. The parameters are read without torch,
-so a module imports it in its functions, or in modules that these import.
+so a package imports it in its functions, or in modules that these import.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Algorithm(ABC):
     """Gives credit, and may add to the loss."""
 
     name: ClassVar[str]
-    """The module's; in front of its statistics."""
+    """The package's; in front of its statistics."""
 
     Config: ClassVar[type[UpdateConfig]]
     """Its section of params.yaml."""

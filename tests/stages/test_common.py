@@ -2,14 +2,15 @@ import sys
 
 import pytest
 
-from pipeline.workspace import read_jsonl, write_jsonl
+from pipeline.files import read_jsonl
+from pipeline.workspace import write_jsonl
 from stages.common import run_stage
 
 
 def test_every_character_survives_writing_and_reading(tmp_path):
     rows = [{"text": "a\u2028b\x85c\x1cd\re\nf 🚁"}, {"text": "g"}]
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    assert read_jsonl(tmp_path / "rows.jsonl", "prepare") == rows
+    assert read_jsonl(tmp_path / "rows.jsonl", dict[str, str], "prepare") == rows
 
 
 @pytest.mark.parametrize(

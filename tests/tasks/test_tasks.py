@@ -50,7 +50,7 @@ def test_there_is_a_section_for_every_task():
 def test_the_resources_that_a_task_needs_are_made_by_a_stage(name):
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     for resource in load_task(name).resources:
-        record, stage = RESOURCES[resource]
+        record, stage, _ = RESOURCES[resource]
         assert str(record) in [path for out in stages[stage]["outs"] for path in out]
         assert str(record) in stages["demonstrate"]["deps"]
 

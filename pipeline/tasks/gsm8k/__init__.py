@@ -13,8 +13,15 @@ from pipeline.sources import DataSet, HubSplits, draw, hub_rows, read_rows
 from pipeline.tasks import Problem
 from pipeline.tasks.gsm8k.marks import marked_program
 from pipeline.tasks.program_task import ProgramTask
+from pipeline.workspace import ProblemRow
 
 _FIELDS = {"question": str, "answer": str}
+
+
+class GSM8KRow(ProblemRow):
+    """What is read of a problem."""
+
+    solution: str
 
 
 class GSM8K(ProgramTask):
@@ -24,6 +31,7 @@ class GSM8K(ProgramTask):
     """
 
     Data = DataSet
+    Row = GSM8KRow
 
     def problems(self, data: DataSet) -> dict[str, list[Problem]]:
         """Problems have a `solution`. Raises PipelineError where they cannot be had, or a row is bad."""

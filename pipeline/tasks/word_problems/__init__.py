@@ -12,6 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.tasks import Problem
 from pipeline.tasks.program_task import ProgramTask
 from pipeline.tasks.word_problems.stories import STORIES, tell
+from pipeline.workspace import ProblemRow
 
 
 class WordProblemData(BaseModel):
@@ -25,10 +26,19 @@ class WordProblemData(BaseModel):
     seed: int
 
 
+class WordProblemRow(ProblemRow):
+    """What is read of a problem."""
+
+    program: str
+    role: str
+
+
 class WordProblems(ProgramTask):
     """See the module's text."""
 
     Data = WordProblemData
+    Row = WordProblemRow
+    built_in = True
 
     def problems(self, data: WordProblemData) -> dict[str, list[Problem]]:
         """Problems have a `program`, a `kind` (the story) and a `role`, one of `stories.Role`.

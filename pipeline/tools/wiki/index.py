@@ -20,7 +20,7 @@ Record = dict[str, Any]
 def build_index(documents_file: Path, folder: Path, on_progress: Callable[[int], None]) -> Record:
     """Indexes a gzipped JSONL file of `{id, contents}` in the new folder `folder`.
 
-    Raises PipelineError if Lucene fails or the index holds another number of documents than the file.
+    Raises PipelineError if Lucene fails, the file holds no documents, or the index holds another number.
     """
     folder.mkdir(parents=True)
     process = SearchProcess()
@@ -32,16 +32,18 @@ def build_index(documents_file: Path, folder: Path, on_progress: Callable[[int],
         done = documents
 
     try:
-        process.do("index", progress, documents=str(documents_file), folder=str(folder))
+        documents = process.do("index", progress, documents=str(documents_file), folder=str(folder))
+        if documents == 0:
+            raise PipelineError("there are no documents in it")
     except (PipelineError, ConnectionError) as error:
-        raise PipelineError(f"indexing {documents_file} failed: {error}") from error
+        raise PipelineError(
+            f"indexing {documents_file} failed: {error}; if the file is broken, remove it and "
+            "run `dvc repro build_corpus`"
+        ) from error
     finally:
         process.close()
-    with Searcher(folder) as searcher:
-        if searcher.documents != done:
-            raise PipelineError(
-                f"the index holds {searcher.documents} documents, {documents_file} has {done}"
-            )
+    if documents != done:
+        raise PipelineError(f"the index holds {documents} documents, {documents_file} has {done}")
     return {
         "documents": done,
         "sha256": sha256(documents_file),

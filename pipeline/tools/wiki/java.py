@@ -8,7 +8,10 @@ import importlib.util
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from pipeline.errors import PipelineError
 
@@ -52,8 +55,10 @@ def start_java() -> None:
     # that is already running.
     import jnius  # noqa: F401
 
-    # Importing pyserini makes an OpenAI client, which wants a key, if not a valid one.
-    os.environ.setdefault("OPENAI_API_KEY", "none")
+    # Its other searchers, by learned vectors, would import torch and transformers: five seconds.
+    encoders: Any = ModuleType("pyserini.encode")
+    encoders.__getattr__ = lambda name: object
+    sys.modules["pyserini.encode"] = encoders
 
 
 def _version(home: Path) -> int:

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from pipeline.lifetime import parents, stop_after
+from pipeline.sources import parse_row
 
 BATCH = 5000
 """How many documents are handed to Lucene at a time."""
@@ -26,9 +27,11 @@ class Worker:
         self.connection = connection
         self.searcher: Any = None
 
-    def index(self, documents: str, folder: str) -> None:
-        """Builds a Lucene index of a gzipped JSONL file of `{id, contents}` in an empty folder."""
+    def index(self, documents: str, folder: str) -> int:
+        """Builds a Lucene index of a gzipped JSONL file of `{id, contents}` in an empty folder; returns
+        how many documents it has."""
         from pyserini.index.lucene import LuceneIndexer
+        from pyserini.search.lucene import LuceneSearcher
 
         # One thread: with more, the order of documents, and so that of equally good hits, is chance.
         indexer = LuceneIndexer(args=["-index", folder, "-storeRaw"], threads=1)
@@ -38,6 +41,7 @@ class Worker:
             done += len(batch)
             self.connection.send_bytes(json.dumps({"progress": done}).encode())
         indexer.close()
+        return LuceneSearcher(folder).num_docs
 
     def download(self, name: str) -> dict[str, Any]:
         """Fetches, verifies and opens one of pyserini's prebuilt indexes: its folder and size."""
@@ -72,7 +76,10 @@ class Worker:
 def _batches(path: str) -> Iterator[list[str]]:
     batch = []
     with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
+        for number, line in enumerate(lines, 1):
+            parse_row(
+                line, f"{path}:{number}", {"id": str, "contents": str}
+            )  # Lucene would skip it
             batch.append(line)
             if len(batch) == BATCH:
                 yield batch

