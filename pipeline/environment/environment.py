@@ -211,7 +211,8 @@ class TextEnvironment:
         """What is wrong with a call that no tool can be asked to answer."""
         if call is None:
             return Answer(
-                f"Tool error: a call is written {REQUEST}<tool name>input{CALL}", ErrorKind.MALFORMED
+                f"Tool error: a call is written {REQUEST}<tool name>input{CALL}",
+                ErrorKind.MALFORMED,
             )
         if call.tool not in self.tools:
             return Answer(

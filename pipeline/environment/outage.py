@@ -22,5 +22,10 @@ def worst_tool(episodes: Sequence[TextHistory]) -> str | None:
         own = [call for call in calls if call.tool == tool]
         failed = [call for call in own if call.outage]
         if len(failed) >= MOST * len(own):
-            found.append((len(failed), f"{tool} failed in {len(failed)} of {len(own)} calls, the last time with: {failed[-1].output}"))
+            found.append(
+                (
+                    len(failed),
+                    f"{tool} failed in {len(failed)} of {len(own)} calls, the last time with: {failed[-1].output}",
+                )
+            )
     return max(found)[1] if found else None

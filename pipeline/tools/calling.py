@@ -7,11 +7,12 @@ batch goes on. Only two things end a run: a `PipelineError`, which is what the u
 
 import asyncio
 import inspect
+import math
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Number
 from queue import Empty, SimpleQueue
@@ -23,6 +24,9 @@ from pipeline.tools.protocol import ToolCall
 
 SIDE_BY_SIDE = 32
 """How many calls of a tool run at once; those that hang are among them."""
+
+SOON = 0.001
+"""Seconds after which calls that still wait get more threads: quick ones need but one."""
 
 ENDS_A_RUN = (PipelineError, KeyboardInterrupt)
 
@@ -39,13 +43,29 @@ class Answer:
 
 @dataclass(eq=False)
 class _Job:
-    """What one thread does: a call, or all those that a `BatchTool` gets together."""
+    """What a thread does at a time: a call, or all those that a `BatchTool` gets together."""
 
     tool: str
     places: Sequence[int]  # which of the turn's calls
     arguments: Sequence[str]
     seconds: float  # that it may take
-    deadline: float = 0.0
+    deadline: float = math.inf  # once it has been started
+    over: bool = False
+
+
+@dataclass
+class _Lane:
+    """A tool's calls of a turn."""
+
+    tool: str
+    waiting: deque[_Job]
+    workers: int = 0  # how many threads have been started for them
+
+    def take(self) -> _Job | None:
+        try:
+            return self.waiting.popleft()
+        except IndexError:
+            return None
 
 
 @dataclass(frozen=True)
@@ -60,10 +80,10 @@ class _Done:
 class Caller:
     """Calls tools.
 
-    Each call runs in a thread of its own. One that takes longer than `timeout` is given up: its answer
-    says so, and what it returns later is thrown away. Python cannot end a thread, so a call that hangs
-    keeps its place among the `SIDE_BY_SIDE` that a tool may have. Once all of them hang, further calls
-    are answered at once, until one ends. These threads do not keep the process from ending.
+    Calls run in threads. One that takes longer than `timeout` is given up: its answer says so, and what
+    it returns later is thrown away. Python cannot end a thread, so a call that hangs keeps its place
+    among the `SIDE_BY_SIDE` that a tool may have. Once all of them hang, further calls are answered at
+    once, until one ends. These threads do not keep the process from ending.
 
     A tool's coroutines share an event loop, so that what they have in common works: a client, a lock.
 
@@ -76,6 +96,7 @@ class Caller:
     def __init__(self, tools: Mapping[str, Tool], timeout: float, longest: int) -> None:
         self.tools, self.timeout, self.longest = tools, timeout, longest
         self._threads: dict[str, set[threading.Thread]] = {name: set() for name in tools}
+        self._hanging: dict[str, set[_Job]] = {name: set() for name in tools}
         self._loops: dict[str, asyncio.AbstractEventLoop] = {}
         self._making_a_loop = threading.Lock()
 
@@ -84,83 +105,97 @@ class Caller:
 
         Raises PipelineError or KeyboardInterrupt if a tool does.
         """
-        answers: dict[int, Answer] = {}
-        waiting = self._jobs(calls)
-        running: set[_Job] = set()
+        lanes = self._lanes(calls)
+        unanswered = {job for lane in lanes for job in lane.waiting}
+        shortest = min((job.seconds for job in unanswered), default=0.0)
         done: SimpleQueue[_Done] = SimpleQueue()
-        while True:
-            for name, jobs in waiting.items():
-                while jobs and len(self._threads[name]) < SIDE_BY_SIDE:
-                    running.add(self._start(jobs.popleft(), done))
-            if not running:
-                break
-            for job, said in self._next(running, done).items():
-                running.remove(job)
-                answers |= zip(job.places, said, strict=True)
-        for jobs in waiting.values():  # could not be started
-            for job in jobs:
-                answers |= dict.fromkeys(job.places, self._hanging(job))
+        answers: dict[int, Answer] = {}
+        wake = 0.0  # when to look for calls that are late, or wait for a thread
+        try:
+            while unanswered:
+                try:
+                    left = max(0.0, wake - time.monotonic())
+                    said = _read(done.get(timeout=min(left, threading.TIMEOUT_MAX)))
+                except Empty:
+                    started = [self._start(lane, done) for lane in lanes]
+                    now = time.monotonic()
+                    said = self._give_up(unanswered, now)
+                    for lane in lanes:
+                        said |= self._refuse(lane)
+                    # A job that starts from now on is not late before the shortest time is over.
+                    soonest = now + (SOON if any(started) else shortest)
+                    wake = min([soonest, *(job.deadline for job in unanswered - said.keys())])
+                for job in said.keys() & unanswered:  # a late result is for nobody
+                    unanswered.remove(job)
+                    answers |= zip(job.places, said[job], strict=True)
+        finally:
+            for lane in lanes:
+                lane.waiting.clear()
         return [answers[place] for place in range(len(calls))]
 
-    def _jobs(self, calls: Sequence[ToolCall]) -> dict[str, deque[_Job]]:
-        """The calls as jobs, by tool."""
+    def _lanes(self, calls: Sequence[ToolCall]) -> list[_Lane]:
+        """The calls as jobs, tool by tool."""
         places: dict[str, list[int]] = {}
         for place, call in enumerate(calls):
             places.setdefault(call.tool, []).append(place)
-        jobs: dict[str, deque[_Job]] = {}
+        lanes = []
         for name, own in places.items():
             tool = self.tools[name]
             arguments = [calls[place].argument for place in own]
             if isinstance(tool, BatchTool):
-                seconds = tool.seconds(len(own), self.timeout)
-                jobs[name] = deque([_Job(name, own, arguments, seconds)])
+                jobs = [_Job(name, own, arguments, tool.seconds(len(own), self.timeout))]
             else:
-                jobs[name] = deque(
-                    _Job(name, [place], [argument], self.timeout)
-                    for place, argument in zip(own, arguments)
-                )
-        return jobs
+                jobs = [_Job(name, [p], [a], self.timeout) for p, a in zip(own, arguments)]
+            lanes.append(_Lane(name, deque(jobs)))
+        return lanes
 
-    def _start(self, job: _Job, done: SimpleQueue[_Done]) -> _Job:
-        def work() -> None:
-            try:
-                result = self._result(job)
-            finally:
-                self._threads[job.tool].discard(thread)
-            done.put(_Done(job, result, time.monotonic()))
+    def _start(self, lane: _Lane, done: SimpleQueue[_Done]) -> bool:
+        """Starts as many threads for the calls that wait as there have been; whether it started any."""
+        threads = self._threads[lane.tool]
+        room = SIDE_BY_SIDE - len(threads)
+        count = max(0, min(len(lane.waiting), max(1, lane.workers), room))
+        lane.workers += count
+        for _ in range(count):
+            thread = threading.Thread(
+                target=self._work, args=(lane, done), name=f"tool {lane.tool}", daemon=True
+            )
+            threads.add(thread)
+            thread.start()
+        return count > 0
 
-        thread = threading.Thread(target=work, name=f"tool {job.tool}", daemon=True)
-        self._threads[job.tool].add(thread)
-        job.deadline = time.monotonic() + job.seconds
-        thread.start()
-        return job
+    def _give_up(self, jobs: Iterable[_Job], now: float) -> dict[_Job, list[Answer]]:
+        """What to say of the jobs that are late."""
+        late = [job for job in jobs if job.deadline <= now]
+        for job in late:
+            self._hanging[job.tool].add(job)
+            if job.over:  # by now: then its thread may have looked before
+                self._hanging[job.tool].discard(job)
+        return {job: _late(job) for job in late}
 
-    def _next(self, running: set[_Job], done: SimpleQueue[_Done]) -> dict[_Job, list[Answer]]:
-        """Waits until a job is done or its time is over; says what came of it."""
-        left = min(job.deadline for job in running) - time.monotonic()
+    def _refuse(self, lane: _Lane) -> dict[_Job, list[Answer]]:
+        """What to say of the jobs that no thread is left for."""
+        refused: dict[_Job, list[Answer]] = {}
+        while len(self._hanging[lane.tool]) >= SIDE_BY_SIDE and (job := lane.take()):
+            text = (
+                f"Tool error: {lane.tool} hangs: {SIDE_BY_SIDE} earlier calls have given no answer "
+                f"within {job.seconds:g} seconds"
+            )
+            refused[job] = [Answer(text, ErrorKind.NO_ANSWER)] * len(job.places)
+        return refused
+
+    # --- in a thread of its own ------------------------------------------------------------------
+
+    def _work(self, lane: _Lane, done: SimpleQueue[_Done]) -> None:
+        """Does one job after the other until none waits."""
         try:
-            one = done.get(timeout=min(max(left, 0.0), threading.TIMEOUT_MAX))
-        except Empty:
-            now = time.monotonic()
-            late = [job for job in running if job.deadline <= now]
-        else:
-            if one.job not in running:
-                return {}  # has been given up
-            if isinstance(one.result, BaseException):
-                raise one.result
-            if one.when <= one.job.deadline:
-                return {one.job: one.result}
-            late = [one.job]
-        return {job: [_late(job)] * len(job.places) for job in late}
-
-    def _hanging(self, job: _Job) -> Answer:
-        count = len(self._threads[job.tool])
-        return Answer(
-            f"Tool error: {job.tool} hangs: {count} earlier calls have not come to an end",
-            ErrorKind.NO_ANSWER,
-        )
-
-    # --- in the job's thread ---------------------------------------------------------------------
+            while job := lane.take():
+                job.deadline = time.monotonic() + job.seconds
+                result = self._result(job)
+                done.put(_Done(job, result, time.monotonic()))
+                job.over = True
+                self._hanging[job.tool].discard(job)
+        finally:
+            self._threads[lane.tool].discard(threading.current_thread())
 
     def _result(self, job: _Job) -> list[Answer] | BaseException:
         """What came of a job; an exception only if it ends the run."""
@@ -254,11 +289,16 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-def _late(job: _Job) -> Answer:
-    return Answer(
-        f"Tool error: {job.tool} gave no answer within {job.seconds:g} seconds",
-        ErrorKind.NO_ANSWER,
-    )
+def _read(done: _Done) -> dict[_Job, list[Answer]]:
+    """What came of a job. Raises what ends the run."""
+    if isinstance(done.result, BaseException):
+        raise done.result
+    return {done.job: _late(done.job) if done.when > done.job.deadline else done.result}
+
+
+def _late(job: _Job) -> list[Answer]:
+    text = f"Tool error: {job.tool} gave no answer within {job.seconds:g} seconds"
+    return [Answer(text, ErrorKind.NO_ANSWER)] * len(job.places)
 
 
 def _message(error: BaseException) -> str:

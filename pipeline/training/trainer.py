@@ -94,6 +94,7 @@ class PolicyTrainer:
                     kl=kl,
                     values=old.values[:, :-1],
                     end_values=old.values.gather(1, ends[:, None])[:, 0],
+                    left=episodes.left,
                 )
             )
         updates = self._update(batch, old, reference, credit, mask)
@@ -125,7 +126,8 @@ class PolicyTrainer:
             gap = (old.logprobs[model_mask].cpu() - torch.tensor(sampled)).abs()
             stats["objective/sampler_gap_mean"] = float(gap.mean())
             stats["objective/sampler_gap_max"] = float(gap.max())
-        self.algorithm.end_step(episode_kl, len(episodes))
+        if mask.any():
+            self.algorithm.end_step(episode_kl, len(episodes))
         self.steps += 1
         return stats
 
