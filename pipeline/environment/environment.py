@@ -12,12 +12,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.chance import Place
+from pipeline.environment.calling import Answer, Caller
 from pipeline.environment.history import CallRecord, EndReason, TextHistory
 from pipeline.environment.outage import worst_tool
 from pipeline.models.sampler import Sampler, StopReason
 from pipeline.tasks import Problem, Task
 from pipeline.tools import ErrorKind, Tool
-from pipeline.tools.calling import Answer, Caller
 from pipeline.tools.protocol import (
     CALL,
     REQUEST,

@@ -2,7 +2,7 @@
 
 A tool explains what is wrong with a bad input by raising `ToolError`, whose text the model reads. Anything
 else that it raises is a failure of the tool. A tool that is faster with many calls together than one by one
-is a `BatchTool`. `calling.py` calls them, and sees to it that an answer comes back whatever they do.
+is a `BatchTool`. `pipeline/environment/calling.py` calls them; an answer comes back whatever they do.
 """
 
 from abc import ABC, abstractmethod
