@@ -266,7 +266,11 @@ def _check(name: Any, tool: Any) -> None:
     """Refuses a tool that no call could reach."""
     if not callable(tool):
         raise TypeError(f"the tool {name!r} is no callable but {type(tool).__name__}")
-    if not isinstance(name, str) or parse_call(render_call(name, "")) != ToolCall(name, ""):
+    if (
+        not isinstance(name, str)
+        or not name
+        or parse_call(render_call(name, "")) != ToolCall(name, "")
+    ):
         raise ValueError(
             f"no model can call a tool named {name!r}: give the tools as a mapping, each with a name "
             "that has no > and no space at its ends"

@@ -191,7 +191,9 @@ def test_a_tool_has_so_many_seconds(run):
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 def test_a_time_limit_is_a_number_above_0(tokenizer, seconds):
-    with pytest.raises(ValueError, match="tool_timeout .*: it must be a number of seconds above 0"):
+    with pytest.raises(
+        ValueError, match=r"tool_timeout .*: it must be a number of seconds above 0"
+    ):
         TextEnvironment(None, tokenizer, {}, len, "", tool_timeout=seconds)
 
 
