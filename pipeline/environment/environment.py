@@ -35,9 +35,12 @@ CUT_MARK = "..."
 """Ends a tool response that was cut off at `max_tool_response` tokens."""
 
 
+MOST_CHARACTERS = 10_000
+"""How much of a tool's output is kept; more where `max_tool_response` asks for more. To tokenize megabytes
+takes minutes."""
+
 CHARACTERS_PER_TOKEN = 64
-"""More than nearly any token has. Of a tool's output only so many times `max_tool_response` are kept: to
-tokenize megabytes takes minutes."""
+"""More than nearly any token has."""
 
 TOOL_TIMEOUT = 60.0
 """Seconds that a call may take, if nothing else is said."""
@@ -106,7 +109,8 @@ class TextEnvironment:
         self.max_new_tokens = max_new_tokens
         self.max_tool_response = max_tool_response
         self.max_length = max_length
-        self.caller = Caller(self.tools, tool_timeout, CHARACTERS_PER_TOKEN * max_tool_response)
+        longest = max(MOST_CHARACTERS, CHARACTERS_PER_TOKEN * max_tool_response)
+        self.caller = Caller(self.tools, tool_timeout, longest)
 
     def rollout(
         self,
@@ -129,8 +133,13 @@ class TextEnvironment:
         """
         # Prompt and query are tokenized apart, so that all episodes begin with the very same tokens.
         prompt_tokens = self.tokenizer(self.prompt).input_ids
+        # Tokens beyond the model's positions are left out: nothing is written after them, and what has
+        # none cannot be scored.
         episodes = [
-            TextHistory(self.prompt + query, [*prompt_tokens, *self._tokenize(query)])
+            TextHistory(
+                self.prompt + query,
+                [*prompt_tokens, *self._tokenize(query)][: self.max_positions],
+            )
             for query in queries
         ]
         places = [
@@ -151,9 +160,22 @@ class TextEnvironment:
         if outage := worst_tool(episodes):
             warnings.warn(outage, RuntimeWarning, stacklevel=2)
         rewards = self.reward_fn([episode.answer_text for episode in episodes], **reward_kwargs)
-        for episode, reward in zip(episodes, rewards, strict=True):
-            episode.reward = float(reward)
+        for episode, reward in zip(episodes, self._numbers(rewards, len(episodes))):
+            episode.reward = reward
         return episodes
+
+    def _numbers(self, rewards: Any, count: int) -> list[float]:
+        """What the reward function returned, as numbers. Raises TypeError if that is something else."""
+        try:
+            numbers = [float(reward) for reward in rewards]
+        except (TypeError, ValueError):
+            numbers = []
+        if len(numbers) != count:
+            raise TypeError(
+                f"the reward function {_name_of(self.reward_fn)!r} must return a number for each of "
+                f"{count} episodes, got {str(rewards)[:100]}"
+            )
+        return numbers
 
     def _model_turn(self, histories: list[TextHistory], places: list[Place]) -> None:
         """Lets the model write in every episode that has room, and ends those that are done."""
@@ -236,9 +258,14 @@ class TextEnvironment:
             text = self._decode(tokens)
         return text + end, tokens + self._tokenize(end), True
 
+    @property
+    def max_positions(self) -> int | None:
+        """How many tokens the sampler's model was made for; None if the sampler does not say."""
+        return getattr(self.sampler, "max_positions", None)
+
     def _room(self, history: TextHistory) -> float:
         """How many more tokens the episode may have."""
-        limits = (self.max_length, getattr(self.sampler, "max_positions", None))
+        limits = (self.max_length, self.max_positions)
         limit = min((limit for limit in limits if limit is not None), default=math.inf)
         return limit - len(history.token_ids)
 
@@ -277,7 +304,7 @@ def _check(name: Any, tool: Any) -> None:
         )
 
 
-def _name_of(tool: Tool) -> str:
+def _name_of(tool: Callable[..., Any]) -> str:
     """A function goes by its own name, any other callable by that of its class."""
     return getattr(tool, "__name__", type(tool).__name__)
 

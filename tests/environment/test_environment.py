@@ -156,7 +156,7 @@ def test_megabytes_are_cut_before_they_are_tokenized(run):
     long = "x" * 50_000_000
     (history,), _ = run([[CALL], ["<submit>"]], tools={"Calc": lambda _: long}, max_tool_response=5)
     assert history.segments[2].text == "xxxxx...<response>"
-    assert len(history.calls[0].output) == 5 * 64
+    assert len(history.calls[0].output) == 10_000
     assert history.calls[0].cut
 
 
@@ -207,6 +207,8 @@ def test_no_episode_is_longer_than_the_model_has_positions(tokenizer):
     assert at_the_end.end_reason == EndReason.MAX_LENGTH
     assert beyond.end_reason == EndReason.MAX_LENGTH
     assert not any(beyond.mask)
+    batch = EpisodeBatch.of([inside, at_the_end, beyond])
+    score(sampler.model, TokenBatch.of(batch.sequences, batch.prompt_lengths))  # as a trainer does
 
 
 def test_max_length_counts_the_whole_episode(run):
@@ -270,6 +272,19 @@ def test_rewards_get_their_keyword_arguments(tokenizer):
     )
     episodes = env.rollout(["", ""], seed=0, gold=["a<submit>", "x"])
     assert [episode.reward for episode in episodes] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("returned", [None, [], [1.0], ["a", "b"], [None, 1.0], 1.0])
+def test_a_reward_function_that_returns_no_number_for_each_is_named(tokenizer, returned):
+    def judge(answers):
+        return returned
+
+    script = Script(tokenizer, [["a<submit>", "b<submit>"]])
+    env = TextEnvironment(script, tokenizer, {}, judge, "P")
+    with pytest.raises(
+        TypeError, match="the reward function 'judge' must return a number for each"
+    ):
+        env.rollout(["", ""], seed=0)
 
 
 def test_an_episodes_place_is_its_number_and_turn(run, tokenizer):

@@ -181,3 +181,8 @@ def test_a_lost_step_does_not_change_which_policy_was_best():
     for number, rewards in enumerate([[1.0], [1.0], [], [1.0], []], 1):
         best.rolled_out(number, rewards)
     assert best.step == 4
+
+
+def test_a_lost_step_does_not_move_the_weight_of_the_kl_penalty(tokenizer):
+    curve, _ = play(tokenizer, down_when(lambda step, e: step == 0), steps=2, adap_kl_ctrl=True)
+    assert curve[0]["objective/kl_coef"] == curve[1]["objective/kl_coef"]
