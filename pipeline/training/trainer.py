@@ -7,6 +7,7 @@ The algorithm says which tokens get credit, and may add to the loss; all else is
 
 import copy
 import math
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -100,7 +101,10 @@ class PolicyTrainer:
         updates = self._update(batch, old, reference, credit, mask)
         learning_rate = self.optimizer.param_groups[0]["lr"]
         if self.lr_scheduler is not None:
-            self.lr_scheduler.step()
+            with warnings.catch_warnings():
+                # The rate is a function of the step, whether or not there was anything to learn from.
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler", UserWarning)
+                self.lr_scheduler.step()
         episode_kl = float(kl.sum(dim=1).mean())
         name = self.algorithm.name
         lengths = [len(response) for response in episodes.masks]
