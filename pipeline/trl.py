@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from pipeline import environment
 from pipeline.algorithms import ppo
 from pipeline.algorithms.ppo import PPO
+from pipeline.environment.environment import TOOL_TIMEOUT
 from pipeline.models.policy import CausalLMWithValueHead, load_value_head, save_model
 from pipeline.models.sampling import TorchSampler
 from pipeline.tools.calculator import calculate
@@ -38,13 +39,20 @@ UNLIMITED = 1e9
 """More than any norm or KL."""
 
 
+class SimpleCalculatorTool:
+    """The calculator, under the name by which TRL's examples call it: the class of the hub's tool."""
+
+    def __call__(self, expression: str) -> str:
+        return calculate(expression)
+
+
 def load_tool(name: str, **options: Any) -> Callable[[str], str]:
     """In place of `transformers.load_tool`: the calculator that TRL's example fetched from the hub."""
     if name != "ybelkada/simple-calculator":
         raise ValueError(
             f"no tool {name!r} here; pass the environment a callable from text to text"
         )
-    return calculate
+    return SimpleCalculatorTool()
 
 
 class AutoModelForCausalLMWithValueHead:
@@ -243,7 +251,7 @@ class TextHistory(environment.TextHistory):
 class TextEnvironment(environment.TextEnvironment):
     """Our environment, made by TRL's arguments; `max_tool_reponse`, as it was spelled, is in tokens.
 
-    `generation_kwargs` may hold `max_new_tokens` (a turn's limit), `do_sample` and `seed`; others are
+    `tool_timeout` is ours. `generation_kwargs` may hold `max_new_tokens` (a turn's limit), `do_sample` and `seed`; others are
     refused, but for values that change nothing.
     """
 
@@ -258,6 +266,8 @@ class TextEnvironment(environment.TextEnvironment):
         max_tool_reponse: int = 100,
         max_length: int | None = None,
         generation_kwargs: Mapping[str, Any] | None = None,
+        *,
+        tool_timeout: float = TOOL_TIMEOUT,
     ) -> None:
         options = {"do_sample": False, **(generation_kwargs or {})}  # the default of `generate`
         options.pop("pad_token_id", None)
@@ -292,6 +302,7 @@ class TextEnvironment(environment.TextEnvironment):
             options.get("max_new_tokens", 32),
             max_tool_reponse,
             max_length,
+            tool_timeout,
         )
 
     def run(
@@ -304,7 +315,8 @@ class TextEnvironment(environment.TextEnvironment):
         Returns:
             queries: the prompts' token ids, each of shape (query length,).
             responses: all token ids after them, each of shape (response length,).
-            masks: 1 on the model's tokens in `responses`, 0 on the tools'.
+            masks: 1 on the model's tokens in `responses`, 0 on the tools'; all 0 for an episode in
+                which a tool failed by itself, which `step` then does not learn from.
             rewards: a number for each episode.
             histories: the episodes themselves.
         """
@@ -312,8 +324,12 @@ class TextEnvironment(environment.TextEnvironment):
         self.runs += 1
         histories = [TextHistory.of(episode) for episode in episodes]
         queries, responses, masks = zip(*(h.split_query_response_tokens() for h in histories))
+        trained = [
+            torch.zeros_like(mask) if history.outage else mask
+            for mask, history in zip(masks, histories)
+        ]
         rewards = [history.reward for history in histories]
-        return list(queries), list(responses), list(masks), rewards, histories
+        return list(queries), list(responses), trained, rewards, histories
 
 
 def batch_of(

@@ -56,6 +56,11 @@ def test_every_ppo_knob_is_in_the_file():
             r"triviaqa\.data\.source: .*'hub' or 'path', got 'builtin'",
         ),
         ("tasks", ["arithmatic"], r"no task 'arithmatic'; there is arithmetic"),
+        (
+            "trivia.environment.tool_timeout",
+            0,
+            r"trivia\.environment\.tool_timeout: .*greater than 0",
+        ),
         ("model.source", "web", r"model\.source: .*'pypi', 'hub' or 'path'"),
     ],
 )

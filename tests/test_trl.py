@@ -1,6 +1,7 @@
 """Scripts for TRL 0.11, run with `pipeline.trl`."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from pipeline.trl import (
     TextEnvironment,
     load_tool,
 )
+from tests.environment.test_environment import Script
 
 SCRIPT = Path(__file__).parent / "oracle" / "script.py"
 
@@ -108,6 +110,37 @@ def test_run_gives_trls_tensors(policy, tokenizer):
         assert history.token_masks.tolist() == [0] * len(query) + mask.tolist()
         assert tokenizer.decode(query) in ("Pa", "Pbc")
     assert rewards == [0.5, 0.5]
+
+
+def scripted(policy, tokenizer, tools, call, **options):
+    """The episode of an environment whose model makes one call, and its mask."""
+    env = TextEnvironment(
+        policy, tokenizer, tools, lambda answers: [0.0] * len(answers), "P", **options
+    )
+    env.sampler = Script(tokenizer, [[call], ["<submit>"]])
+    _, _, (mask,), _, (history,) = env.run(["a"])
+    return history, mask
+
+
+@pytest.mark.parametrize("form", [list, lambda tools: {"SimpleCalculatorTool": tools[0]}])
+def test_the_hubs_calculator_goes_by_the_name_that_it_has_in_trl(policy, tokenizer, form):
+    tools = form([load_tool("ybelkada/simple-calculator")])
+    history, mask = scripted(policy, tokenizer, tools, "<request><SimpleCalculatorTool>4*3<call>")
+    assert history.segments[2].text == "12<response>"
+    assert mask.any()
+
+
+def test_an_episode_whose_tool_fails_by_itself_does_not_train(policy, tokenizer):
+    with pytest.warns(RuntimeWarning, match=r"T failed in 1 of 1 calls, .* within 0\.2 seconds"):
+        history, mask = scripted(
+            policy,
+            tokenizer,
+            {"T": lambda _: time.sleep(1)},
+            "<request><T>x<call>",
+            tool_timeout=0.2,
+        )
+    assert history.token_masks.any()
+    assert not mask.any()
 
 
 def test_the_next_run_draws_other_numbers(policy, tokenizer):

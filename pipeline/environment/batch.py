@@ -19,6 +19,7 @@ class EpisodeBatch:
         sampled_logprobs: the sampler's log-probability of each token that the model wrote; only
             compared with the trainer's own. Empty if they are not known.
         group_size: how many episodes answer the same problem; they stand side by side.
+        left: how many episodes each group still has, where some were left out; empty where none was.
 
     Raises:
         ValueError: if their lengths do not fit together.
@@ -31,6 +32,7 @@ class EpisodeBatch:
     truncated: Sequence[bool]
     sampled_logprobs: Sequence[Sequence[float]] = field(default=())
     group_size: int = 1
+    left: Sequence[int] = field(default=())
 
     def __post_init__(self) -> None:
         count = len(self.sequences)
@@ -43,8 +45,14 @@ class EpisodeBatch:
                 "a batch has at least one episode, and of each an entry everywhere; got "
                 + ", ".join(f"{length} {name}" for name, length in lengths.items())
             )
-        if count % self.group_size:
+        if count % self.group_size and not self.left:
             raise ValueError(f"{count} episodes are no whole groups of {self.group_size}")
+        sizes = range(min(self.group_size, 2), self.group_size + 1)
+        if self.left and (sum(self.left) != count or not set(self.left) <= set(sizes)):
+            raise ValueError(
+                f"{count} episodes are no groups of {', '.join(map(str, self.left))}, of "
+                f"{sizes.start} to {self.group_size} each"
+            )
         for i, (sequence, prompt, mask) in enumerate(
             zip(self.sequences, self.prompt_lengths, self.masks)
         ):
@@ -66,7 +74,15 @@ class EpisodeBatch:
 
     @classmethod
     def of(cls, episodes: Sequence[TextHistory], group_size: int = 1) -> "EpisodeBatch":
-        """From episodes as the environment leaves them."""
+        """From episodes as the environment leaves them, without those that must not train; see `trained`.
+
+        Where none is left, all are there with nothing after their prompts: a batch that teaches nothing.
+        """
+        groups = trained(episodes, group_size)
+        if not groups:
+            return cls._untaught(episodes, group_size)
+        sizes = [len(group) for group in groups]
+        episodes = [episode for group in groups for episode in group]
         prompts = [len(episode.segments[0].tokens) for episode in episodes]
         return cls(
             sequences=[episode.token_ids for episode in episodes],
@@ -76,4 +92,29 @@ class EpisodeBatch:
             truncated=[episode.truncated for episode in episodes],
             sampled_logprobs=[episode.sampled_logprobs for episode in episodes],
             group_size=group_size,
+            left=sizes if set(sizes) != {group_size} else (),
         )
+
+    @classmethod
+    def _untaught(cls, episodes: Sequence[TextHistory], group_size: int) -> "EpisodeBatch":
+        prompts = [list(episode.segments[0].tokens) for episode in episodes]
+        return cls(
+            sequences=prompts,
+            prompt_lengths=[len(prompt) for prompt in prompts],
+            masks=[[] for _ in prompts],
+            rewards=[0.0] * len(prompts),
+            truncated=[False] * len(prompts),
+            group_size=group_size,
+        )
+
+
+def trained(episodes: Sequence[TextHistory], group_size: int = 1) -> list[list[TextHistory]]:
+    """The episodes that may train, group by group: those in which no tool failed by itself.
+
+    A group is compared with itself, so one of which a single episode is left is left out, too.
+    """
+    groups = [
+        [episode for episode in episodes[start : start + group_size] if not episode.outage]
+        for start in range(0, len(episodes), group_size)
+    ]
+    return [group for group in groups if len(group) >= min(group_size, 2)]

@@ -5,19 +5,19 @@ the constructor and the `run` that TRL 0.11's `TextEnvironment` had.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.chance import Place
+from pipeline.environment.calling import Answer, Caller
 from pipeline.environment.history import CallRecord, EndReason, TextHistory
-from pipeline.errors import PipelineError
+from pipeline.environment.outage import worst_tool
 from pipeline.models.sampler import Sampler, StopReason
 from pipeline.tasks import Problem, Task
-from pipeline.tools import BatchTool, ErrorKind, Tool, ToolError, ToolResponse
+from pipeline.tools import ErrorKind, Tool
 from pipeline.tools.protocol import (
     CALL,
     REQUEST,
@@ -26,6 +26,7 @@ from pipeline.tools.protocol import (
     SUBMIT,
     ToolCall,
     parse_call,
+    render_call,
 )
 
 RewardFunction = Callable[..., Sequence[float]]
@@ -34,36 +35,52 @@ CUT_MARK = "..."
 """Ends a tool response that was cut off at `max_tool_response` tokens."""
 
 
+MOST_CHARACTERS = 10_000
+"""How much of a tool's output is kept; more where `max_tool_response` asks for more. To tokenize megabytes
+takes minutes."""
+
+CHARACTERS_PER_TOKEN = 64
+"""More than nearly any token has."""
+
+TOOL_TIMEOUT = 60.0
+"""Seconds that a call may take, if nothing else is said."""
+
+
 class EnvironmentSettings(BaseModel):
-    """A task's limits, in turns and tokens; see `TextEnvironment`."""
+    """A task's limits, in turns, tokens and seconds; see `TextEnvironment`."""
 
     model_config = ConfigDict(extra="forbid")
     max_turns: int = Field(ge=1)
     max_new_tokens: int = Field(ge=1)
     max_tool_response: int = Field(ge=1)
     max_length: int | None = Field(default=None, ge=1)
+    tool_timeout: float = Field(default=TOOL_TIMEOUT, gt=0, allow_inf_nan=False)
 
 
 class TextEnvironment:
     """A model that writes, tools that answer inside its text, and a reward for the result.
 
     Args:
-        sampler: writes the model's turns.
+        sampler: writes the model's turns. If it has `max_positions`, no episode gets longer than that.
         tokenizer: the model's.
         tools: `{name: callable}`, or a list of callables that go by their own names. A tool takes a
-            string and returns text; what it raises reaches the model as a tool error, unless it is a
-            `PipelineError`. A `BatchTool` gets all calls of a turn at once, others one by one, side by
-            side.
+            string and returns text, or a coroutine of it. Whatever else it does, the model reads a tool
+            error, unless the tool raises a `PipelineError`. A `BatchTool` gets all calls of a turn at
+            once, others one by one, side by side; see `Caller`.
         reward_fn: called once a rollout as `reward_fn(answers, **reward_kwargs)` with, for each episode,
             the text the model wrote after the last tool output; returns a number for each.
         prompt: the few-shot prompt put before every question.
         max_turns: how many times a model may write in an episode.
         max_new_tokens: how many tokens a turn may have.
         max_tool_response: how many tokens of a tool's output enter the text.
-        max_length: how many tokens an episode may have in all, prompt included; None for no limit.
+        max_length: how many tokens an episode may have in all, prompt included; None for no limit but
+            the model's.
+        tool_timeout: how many seconds a call may take.
 
     Raises:
-        ValueError: if two tools of a list have the same name.
+        ValueError: if two tools of a list have the same name, or a tool has one that no model can call;
+            for a `tool_timeout` that is no number above 0.
+        TypeError: if a tool cannot be called.
     """
 
     def __init__(
@@ -77,16 +94,23 @@ class TextEnvironment:
         max_new_tokens: int = 32,
         max_tool_response: int = 100,
         max_length: int | None = None,
+        tool_timeout: float = TOOL_TIMEOUT,
     ) -> None:
+        if not 0 < tool_timeout < math.inf:
+            raise ValueError(f"tool_timeout {tool_timeout}: it must be a number of seconds above 0")
         self.sampler = sampler
         self.tokenizer = tokenizer
         self.tools = dict(tools) if isinstance(tools, Mapping) else _named(tools)
+        for name, tool in self.tools.items():
+            _check(name, tool)
         self.reward_fn = reward_fn
         self.prompt = prompt
         self.max_turns = max_turns
         self.max_new_tokens = max_new_tokens
         self.max_tool_response = max_tool_response
         self.max_length = max_length
+        longest = max(MOST_CHARACTERS, CHARACTERS_PER_TOKEN * max_tool_response)
+        self.caller = Caller(self.tools, tool_timeout, longest)
 
     def rollout(
         self,
@@ -102,13 +126,20 @@ class TextEnvironment:
             seed, step: with an episode's number, what its tokens are drawn from; see `Place`.
             numbers: the episodes' numbers; None for 0, 1, 2, ...
 
+        Warns of a tool that fails by itself in most calls.
+
         Returns:
             The episodes, ended and with their rewards.
         """
         # Prompt and query are tokenized apart, so that all episodes begin with the very same tokens.
         prompt_tokens = self.tokenizer(self.prompt).input_ids
+        # Tokens beyond the model's positions are left out: nothing is written after them, and what has
+        # none cannot be scored.
         episodes = [
-            TextHistory(self.prompt + query, [*prompt_tokens, *self._tokenize(query)])
+            TextHistory(
+                self.prompt + query,
+                [*prompt_tokens, *self._tokenize(query)][: self.max_positions],
+            )
             for query in queries
         ]
         places = [
@@ -126,10 +157,25 @@ class TextEnvironment:
         for episode in episodes:
             if not episode.completed:
                 episode.complete(EndReason.MAX_TURNS)
+        if outage := worst_tool(episodes):
+            warnings.warn(outage, RuntimeWarning, stacklevel=2)
         rewards = self.reward_fn([episode.answer_text for episode in episodes], **reward_kwargs)
-        for episode, reward in zip(episodes, rewards, strict=True):
-            episode.reward = float(reward)
+        for episode, reward in zip(episodes, self._numbers(rewards, len(episodes))):
+            episode.reward = reward
         return episodes
+
+    def _numbers(self, rewards: Any, count: int) -> list[float]:
+        """What the reward function returned, as numbers. Raises TypeError if that is something else."""
+        try:
+            numbers = [float(reward) for reward in rewards]
+        except (TypeError, ValueError):
+            numbers = []
+        if len(numbers) != count:
+            raise TypeError(
+                f"the reward function {_name_of(self.reward_fn)!r} must return a number for each of "
+                f"{count} episodes, got {str(rewards)[:100]}"
+            )
+        return numbers
 
     def _model_turn(self, histories: list[TextHistory], places: list[Place]) -> None:
         """Lets the model write in every episode that has room, and ends those that are done."""
@@ -160,15 +206,15 @@ class TextEnvironment:
         """Answers the calls that the model has just written."""
         calls = [parse_call(history.last_text_segment) for history in histories]
         for history, call, answer in zip(histories, calls, self._answers(calls), strict=True):
-            text, tokens, cut = self._tool_segment(_text_of(answer))
+            text, tokens, cut = self._tool_segment(answer)
             history.calls.append(
                 CallRecord(
                     tool=call.tool if call else "",
                     argument=call.argument if call else "",
-                    output=_text_of(answer),
-                    error_kind=_error_kind(answer),
+                    output=answer.text,
+                    error_kind=str(answer.kind or ""),
                     cut=cut,
-                    details=answer.details if isinstance(answer, ToolResponse) else {},
+                    details=answer.details,
                 )
             )
             if len(tokens) > self._room(history):
@@ -176,72 +222,58 @@ class TextEnvironment:
             else:
                 history.append_segment(text, tokens, system=True)
 
-    def _answers(self, calls: Sequence[ToolCall | None]) -> list[ToolResponse | str | Exception]:
-        """What the tools say to each call, or what is wrong with it. A tool's calls run side by side."""
-        answers: list[Any] = [self._objection(call) for call in calls]
-        waiting: dict[str, list[int]] = {}
-        for index, call in enumerate(calls):
-            if call is not None and answers[index] is None:
-                waiting.setdefault(call.tool, []).append(index)
-        with ThreadPoolExecutor(max_workers=32) as pool:
-            for name, indices in waiting.items():
-                tool = self.tools[name]
-                arguments = [call.argument for call in (calls[i] for i in indices) if call]
-                if isinstance(tool, BatchTool):
-                    answered = _attempt(tool.batch, arguments)
-                    if isinstance(answered, Exception):
-                        answered = [answered] * len(arguments)
-                else:
-                    answered = pool.map(partial(_attempt, tool), arguments)
-                for index, answer in zip(indices, answered, strict=True):
-                    answers[index] = answer
-        return answers
+    def _answers(self, calls: Sequence[ToolCall | None]) -> list[Answer]:
+        """What the model reads of each call: the tool's answer, or what is wrong with the call."""
+        objections = [self._objection(call) for call in calls]
+        good = [call for call, wrong in zip(calls, objections) if call and not wrong]
+        answered = iter(self.caller.answers(good))
+        return [wrong or next(answered) for wrong in objections]
 
-    def _objection(self, call: ToolCall | None) -> ToolError | None:
+    def _objection(self, call: ToolCall | None) -> Answer | None:
         """What is wrong with a call that no tool can be asked to answer."""
         if call is None:
-            return ToolError(
-                f"a call is written {REQUEST}<tool name>input{CALL}", ErrorKind.MALFORMED
+            return Answer(
+                f"Tool error: a call is written {REQUEST}<tool name>input{CALL}",
+                ErrorKind.MALFORMED,
             )
         if call.tool not in self.tools:
-            return ToolError(
-                f"no tool {call.tool!r}; there is {', '.join(self.tools)}", ErrorKind.UNKNOWN_TOOL
+            return Answer(
+                f"Tool error: no tool {call.tool!r}; there is {', '.join(self.tools)}",
+                ErrorKind.UNKNOWN_TOOL,
             )
         return None
 
-    def _tool_segment(self, answer: str) -> tuple[str, list[int], bool]:
+    def _tool_segment(self, answer: Answer) -> tuple[str, list[int], bool]:
         """A tool's answer and the closing tag: text, tokens, and whether the answer had to be cut."""
-        tokens = self._tokenize(answer)
-        if len(tokens) <= self.max_tool_response:
+        tokens = self._tokenize(answer.text)
+        if len(tokens) <= self.max_tool_response and not answer.cut:
             # In one piece, as in prompt and demonstrations: a token may reach into the tag (".<").
-            text = answer + RESPONSE
+            text = answer.text + RESPONSE
             return text, self._tokenize(text), False
         tokens, end = tokens[: self.max_tool_response], CUT_MARK + RESPONSE
-        text = self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False) + end
-        return text, tokens + self._tokenize(end), True
+        text = self._decode(tokens)
+        # The last tokens may be the first bytes of a character.
+        while text.endswith("\ufffd") and not answer.text.startswith(text):
+            tokens = tokens[:-1]
+            text = self._decode(tokens)
+        return text + end, tokens + self._tokenize(end), True
+
+    @property
+    def max_positions(self) -> int | None:
+        """How many tokens the sampler's model was made for; None if the sampler does not say."""
+        return getattr(self.sampler, "max_positions", None)
 
     def _room(self, history: TextHistory) -> float:
         """How many more tokens the episode may have."""
-        return math.inf if self.max_length is None else self.max_length - len(history.token_ids)
+        limits = (self.max_length, self.max_positions)
+        limit = min((limit for limit in limits if limit is not None), default=math.inf)
+        return limit - len(history.token_ids)
 
     def _tokenize(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
-
-def _attempt(tool: Callable[[Any], Any], argument: Any) -> Any:
-    """What the tool says, or what it raised."""
-    try:
-        return tool(argument)
-    except PipelineError:
-        raise  # what the user must mend is not for the model to read
-    except Exception as error:  # a tool must never end the run
-        return error
-
-
-def _text_of(answer: ToolResponse | str | Exception) -> str:
-    if isinstance(answer, Exception):
-        return f"Tool error: {str(answer) or type(answer).__name__}"
-    return str(answer)
+    def _decode(self, tokens: list[int]) -> str:
+        return self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
 
 
 def _named(tools: Sequence[Tool]) -> dict[str, Tool]:
@@ -257,14 +289,22 @@ def _named(tools: Sequence[Tool]) -> dict[str, Tool]:
     return named
 
 
-def _error_kind(answer: ToolResponse | str | Exception) -> str:
-    """A tool error's kind; empty where the tool answered."""
-    if isinstance(answer, ToolError):
-        return str(answer.kind)
-    return str(ErrorKind.CRASHED) if isinstance(answer, Exception) else ""
+def _check(name: Any, tool: Any) -> None:
+    """Refuses a tool that no call could reach."""
+    if not callable(tool):
+        raise TypeError(f"the tool {name!r} is no callable but {type(tool).__name__}")
+    if (
+        not isinstance(name, str)
+        or not name
+        or parse_call(render_call(name, "")) != ToolCall(name, "")
+    ):
+        raise ValueError(
+            f"no model can call a tool named {name!r}: give the tools as a mapping, each with a name "
+            "that has no > and no space at its ends"
+        )
 
 
-def _name_of(tool: Tool) -> str:
+def _name_of(tool: Callable[..., Any]) -> str:
     """A function goes by its own name, any other callable by that of its class."""
     return getattr(tool, "__name__", type(tool).__name__)
 

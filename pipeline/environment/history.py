@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from pipeline.tools import ErrorKind
+
 STYLES = {
     "prompt": "black on #d9d9d9",
     "tool": "black on #7fd6c2",
@@ -41,7 +43,7 @@ class CallRecord:
 
     tool: str  # the name it called; empty where the call could not be read
     argument: str
-    output: str  # what the tool said, whole, even if it did not all enter the text
+    output: str  # what the tool said, even if it did not all enter the text
     error_kind: str  # where the output says what was wrong, a `tools.ErrorKind`; else empty
     cut: bool  # whether the output was cut off at the limit of its tokens
     details: Mapping[str, Any]  # what the tool itself recorded
@@ -50,6 +52,16 @@ class CallRecord:
     def error(self) -> bool:
         """Whether the call failed."""
         return self.error_kind != ""
+
+    @property
+    def reached(self) -> bool:
+        """Whether a tool was asked."""
+        return self.error_kind not in (ErrorKind.MALFORMED, ErrorKind.UNKNOWN_TOOL)
+
+    @property
+    def outage(self) -> bool:
+        """Whether the tool failed by itself: no fault of the model."""
+        return self.error and ErrorKind(self.error_kind).outage
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,11 @@ class TextHistory:
     def truncated(self) -> bool:
         """Whether a length limit cut the episode off, so that its last state is not an ending."""
         return self.end_reason is not None and self.end_reason.truncated
+
+    @property
+    def outage(self) -> bool:
+        """Whether a tool failed by itself in it. It says nothing of the model then, and must not train it."""
+        return any(call.outage for call in self.calls)
 
     @property
     def text(self) -> str:

@@ -154,7 +154,7 @@ class Label(StrEnum):
     )
     TOOL_ERROR = (
         "tool error",
-        _failed(ErrorKind.REFUSED, ErrorKind.MISSING, ErrorKind.CRASHED),
+        _failed(ErrorKind.REFUSED, ErrorKind.MISSING, ErrorKind.CRASHED, ErrorKind.NO_ANSWER),
         "Every call failed, the last because the tool refused it, lacks something or broke.",
         "the tool refused every call",
         "Read what the tool said: its limits may be too narrow, or a function may be missing.",

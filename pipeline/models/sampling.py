@@ -63,6 +63,8 @@ class TorchSampler:
         self.temperature = temperature if do_sample else 1.0
         self.do_sample = do_sample
         self.device = model.get_input_embeddings().weight.device
+        self.max_positions = getattr(model.config, "max_position_embeddings", None)
+        """How many tokens the model was made for; None if it does not say."""
         self._vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
 
     @torch.no_grad()

@@ -1,12 +1,12 @@
 """The tools a model can call, one file each: callables that take a string and return text.
 
-A tool is quick, bounded in time and size, and explains what is wrong with a bad input by raising
-`ToolError`; the environment hands its text to the model. A tool that is faster with many calls together
-than one by one is a `BatchTool`.
+A tool explains what is wrong with a bad input by raising `ToolError`, whose text the model reads. Anything
+else that it raises is a failure of the tool. A tool that is faster with many calls together than one by one
+is a `BatchTool`. `pipeline/environment/calling.py` calls them; an answer comes back whatever they do.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -23,10 +23,18 @@ class ErrorKind(StrEnum):
     RUNTIME = "runtime"  # the program raised an exception, or broke a limit but that of time
     TIMEOUT = "timeout"  # it took too long
     CRASHED = "crashed"  # the tool itself failed: it raised something else than a ToolError
+    NO_ANSWER = "no answer"  # the tool itself did not answer within its time limit
+
+    @property
+    def outage(self) -> bool:
+        """Whether the tool is at fault, and not what the model wrote."""
+        return self in (ErrorKind.CRASHED, ErrorKind.NO_ANSWER)
 
 
 class ToolError(Exception):
     """What is wrong with the input, in words meant for the model, and of what kind that is."""
+
+    kind = ErrorKind.REFUSED
 
     def __init__(self, message: str, kind: ErrorKind = ErrorKind.REFUSED) -> None:
         super().__init__(message)
@@ -44,8 +52,11 @@ class ToolResponse:
         return self.text
 
 
-Tool = Callable[[str], str | ToolResponse]
-"""What a model can call: text in, text out."""
+Output = str | float | ToolResponse
+"""What a tool returns: text, or a number, which becomes text."""
+
+Tool = Callable[[str], Output | Awaitable[Output]]
+"""What a model can call: text in, text out. It may be a coroutine function."""
 
 
 class BatchTool(ABC):
@@ -54,6 +65,13 @@ class BatchTool(ABC):
     @abstractmethod
     def batch(self, arguments: Sequence[str]) -> list[ToolResponse | ToolError]:
         """The output of each of the calls, in their order, or what is wrong with the call."""
+
+    def seconds(self, calls: int, limit: float) -> float:
+        """How long so many calls may take together, where one may take `limit` seconds.
+
+        As long as one, if not overridden. A tool that does some calls after others needs longer.
+        """
+        return limit
 
     def __call__(self, argument: str) -> ToolResponse:
         (output,) = self.batch([argument])

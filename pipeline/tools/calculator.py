@@ -14,17 +14,21 @@ MAX_CHARACTERS = 200
 
 _SPELLINGS = str.maketrans({"×": "*", "÷": "/", "−": "-", "–": "-"})
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_LEADING_ZEROS = re.compile(r"(?<![\w.])0+(?=\d)")
 
 
 def calculate(expression: str) -> str:
     """The value of an arithmetic expression, rounded to two places: `calculate("13.1-3") == "10.1"`.
+
+    An equals sign may end it.
 
     Raises ToolError for anything else than numbers, + - * / (or × ÷ −) and parentheses, for a
     division by zero, and for an expression of more than 200 characters.
     """
     if len(expression) > MAX_CHARACTERS:
         raise ToolError(f"the expression is longer than {MAX_CHARACTERS} characters")
-    source = _THOUSANDS.sub("", expression.translate(_SPELLINGS)).strip()
+    source = _THOUSANDS.sub("", expression.translate(_SPELLINGS)).strip().removesuffix("=").rstrip()
+    source = _LEADING_ZEROS.sub("", source)  # 05 is no number to Python
     try:
         tree = ast.parse(source, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):

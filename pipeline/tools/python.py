@@ -1,16 +1,26 @@
 """A python interpreter in a sandbox: what a program prints is the output.
 
 Programs run in pydantic-monty, an interpreter of its own that has neither files nor a network, in worker
-processes with limits on time, memory, recursion and output. It knows a part of Python only.
+processes with limits on time, memory, recursion and output. It knows a part of Python only. A program may
+stand in a Markdown fence.
 """
 
+import math
+import re
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-from pydantic_monty import Monty, MontyCrashedError, MontyError, OSPolicy, ResourceLimits
+from pydantic_monty import (
+    Monty,
+    MontyCrashedError,
+    MontyError,
+    MontySession,
+    OSPolicy,
+    ResourceLimits,
+)
 
 from pipeline.tools import BatchTool, ErrorKind, ToolError, ToolResponse
 
@@ -29,7 +39,7 @@ MODULES = [
 ]
 """The modules that a program may find useful; there is no other but a few that get it nowhere."""
 
-GRACE = 0.25
+GRACE = 0.1
 """Seconds after its time limit at which a worker that does not stop by itself is killed."""
 
 # The same program prints the same, whenever it runs; and no call waits.
@@ -38,6 +48,9 @@ _POLICY: OSPolicy = {
     "sleep": "zero",
     "random_start": {"seed": 0},
 }
+
+_FENCE = re.compile(r"`{3,}|~{3,}")
+_LANGUAGE = re.compile(r"\A\s*(python|py)\b\s*")
 
 _KINDS = {
     SyntaxError: ErrorKind.SYNTAX,
@@ -72,6 +85,7 @@ class PythonInterpreter(BatchTool):
         workers: int = 2,
     ) -> None:
         self.time_limit = time_limit
+        self.workers = workers
         self.output_limit = output_limit
         self._limits: ResourceLimits = {
             "max_feed_duration_secs": time_limit,
@@ -84,9 +98,24 @@ class PythonInterpreter(BatchTool):
         weakref.finalize(self, _close, self._pool, self._threads)
 
     def batch(self, arguments: Sequence[str]) -> list[ToolResponse | ToolError]:
-        return list(self._threads.map(self._run, arguments))
+        answers: list[Future[ToolResponse | ToolError]] = [Future() for _ in arguments]
+        for program, answer in zip(arguments, answers):
+            self._threads.submit(self._run, unfenced(program), answer)
+        return [answer.result() for answer in answers]
 
-    def _run(self, program: str) -> ToolResponse | ToolError:
+    def seconds(self, calls: int, limit: float) -> float:
+        return limit * math.ceil(calls / self.workers)
+
+    def _run(self, program: str, answer: Future[ToolResponse | ToolError]) -> None:
+        """Runs the program. The answer is there before what the program leaves has been cleared away."""
+        try:
+            with self._pool.checkout(limits=self._limits, os_policy=_POLICY) as session:
+                answer.set_result(self._feed(session, program))
+        except BaseException as error:
+            if not answer.done():
+                answer.set_exception(error)
+
+    def _feed(self, session: MontySession, program: str) -> ToolResponse | ToolError:
         printed = ""
 
         def collect(stream: str, text: str) -> None:
@@ -96,9 +125,8 @@ class PythonInterpreter(BatchTool):
                 raise OverflowError  # stops the program
 
         try:
-            with self._pool.checkout(limits=self._limits, os_policy=_POLICY) as session:
-                # The None is the program's value, which is of no interest and may be large.
-                session.feed_run(program + "\nNone", print_callback=collect)
+            # The None is the program's value, which is of no interest and may be large.
+            session.feed_run(program + "\nNone", print_callback=collect)
         except MontyError as error:
             if len(printed.rstrip()) > self.output_limit:
                 return ToolError(f"the program printed more than {self.output_limit} characters")
@@ -122,6 +150,21 @@ class PythonInterpreter(BatchTool):
             line = f"{line}; there is only {', '.join(MODULES)}"
         kinds = (kind for type_, kind in _KINDS.items() if isinstance(raised, type_))
         return next(kinds, ErrorKind.RUNTIME), line
+
+
+def unfenced(program: str) -> str:
+    """The program without the Markdown fence around it, if there is one."""
+    text = program.strip()
+    fence = _FENCE.match(text)
+    if fence is None:
+        return program
+    inside = text[fence.end() :]
+    first, line_end, rest = inside.partition("\n")
+    if line_end and (not first.strip() or first.strip().isalnum()):
+        return rest.removesuffix(fence[0])
+    if fence[0][0] == "~":  # three times bitwise not
+        return program
+    return _LANGUAGE.sub("", inside, count=1).removesuffix(fence[0])
 
 
 def _close(pool: Monty, threads: ThreadPoolExecutor) -> None:

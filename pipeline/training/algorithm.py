@@ -8,7 +8,7 @@ so a package imports it in its functions, or in modules that these import.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class ScoredBatch:
     """B episodes in T columns, one token each, and what policy and reference say of them.
 
-    Episodes of the same problem stand side by side, `Algorithm.group_size` of each.
+    Episodes of the same problem stand side by side; `Algorithm.by_group` tells them apart.
     Numbers outside the mask mean nothing, and may be NaN.
     """
 
@@ -35,6 +35,7 @@ class ScoredBatch:
     kl: torch.Tensor  # (B, T): policy minus reference log-probability, nats; 0 outside the mask
     values: torch.Tensor  # (B, T): the value head's, of the state before each token
     end_values: torch.Tensor  # (B,): of the state after each episode's last token
+    left: Sequence[int] = ()  # how many episodes each group has; empty where it is the same for all
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,10 @@ class Algorithm(ABC):
     def group_size(self) -> int:
         """How many episodes of each problem a step has."""
         return self.config.num_generations if isinstance(self.config, GroupConfig) else 1
+
+    def by_group(self, numbers: torch.Tensor, batch: ScoredBatch) -> Sequence[torch.Tensor]:
+        """The numbers of the batch's episodes, (B,), in a tensor for each problem."""
+        return numbers.split(list(batch.left) if batch.left else self.group_size)
 
     @abstractmethod
     def credit(self, batch: ScoredBatch) -> Credit:

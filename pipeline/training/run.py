@@ -6,15 +6,17 @@ import numpy as np
 import torch
 
 from pipeline.chance import PROBLEMS, epochs
-from pipeline.environment.batch import EpisodeBatch
+from pipeline.environment.batch import EpisodeBatch, trained
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.environment.history import TextHistory
+from pipeline.environment.outage import outage_share
 from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead
 from pipeline.snapshot import NOWHERE, Snapshot, State
 from pipeline.tasks import Problem
 from pipeline.training.algorithm import Algorithm
+from pipeline.training.outage import outage
 from pipeline.training.settings import TrainSettings, learning_rate_factor
 from pipeline.training.stability import BestPolicy, Unstable, instability
 from pipeline.training.trainer import PolicyTrainer, make_optimizer
@@ -47,7 +49,8 @@ def train(
         snapshot: where the state is kept, for a training that is stopped to go on from.
 
     Raises:
-        PipelineError: if a step's episodes are no whole groups of the algorithm's.
+        PipelineError: if a step's episodes are no whole groups of the algorithm's; after a step that
+            shows that a tool is down, see `outage`.
         Unstable: after a step that shows that the training has gone wrong; see `instability`. The
             policy is then left as it was when it did best, whatever `settings.keep` says.
     """
@@ -92,16 +95,19 @@ def train(
                     [problem for problem in chosen for _ in range(size)], seed, step
                 )
             with snapshot.update():
-                best.rolled_out(step + 1, [episode.reward for episode in episodes])
+                played = [e.reward for group in trained(episodes, size) for e in group]
+                best.rolled_out(step + 1, played)
                 stats = trainer.step(EpisodeBatch.of(episodes, size))
                 counts = {
                     "step": step + 1,
                     "episodes": (step + 1) * settings.episodes_per_step,
                     "best_step": best.step,
                 }
-                curve.append({**counts, **_measure(episodes), **stats})
+                curve.append({**counts, **_measure(episodes, size), **stats})
                 snapshot.offer(state)
             on_step(curve[-1])
+            if error := outage(curve, episodes):
+                raise error
             reason = instability(curve, settings.episodes_per_step)
     if reason:
         best.restore()
@@ -110,14 +116,17 @@ def train(
         best.restore()
 
 
-def _measure(episodes: Sequence[TextHistory]) -> Stats:
-    """Statistics of a step's episodes."""
-    rewards = [episode.reward for episode in episodes]
+def _measure(episodes: Sequence[TextHistory], group_size: int) -> Stats:
+    """Statistics of a step's episodes; the rewards are of those that may train."""
+    rewards = [e.reward for group in trained(episodes, group_size) for e in group]
     calls = [call for episode in episodes for call in episode.calls]
     return {
-        "env/reward_mean": float(np.mean(rewards)),
-        "env/reward_std": float(np.std(rewards)),
+        "env/reward_mean": float(np.mean(rewards or [0.0])),
+        "env/reward_std": float(np.std(rewards or [0.0])),
         "env/tool_calls_mean": len(calls) / len(episodes),
         "env/tool_errors_mean": sum(call.error for call in calls) / len(episodes),
+        "env/tool_outages_mean": sum(call.outage for call in calls) / len(episodes),
+        "env/tool_outage_share": outage_share(episodes),
+        "env/dropped_share": 1 - len(rewards) / len(episodes),
         "env/truncated_share": sum(e.truncated for e in episodes) / len(episodes),
     }

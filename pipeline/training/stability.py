@@ -43,7 +43,12 @@ class BestPolicy:
         self._state: dict[str, torch.Tensor] = {}
 
     def rolled_out(self, step: int, rewards: Sequence[float]) -> None:
-        """Takes note of the rewards of a step that the policy, as it is now, has played."""
+        """Takes note of the rewards of a step that the policy, as it is now, has played.
+
+        A step without any, because a tool was down, says nothing.
+        """
+        if not rewards:
+            return
         self._rewards.append(sum(rewards) / len(rewards))
         mean = sum(self._rewards) / len(self._rewards)
         # Of equals the later one, which has learned from more.
@@ -78,7 +83,7 @@ def instability(curve: Sequence[Mapping[str, float]], episodes_per_step: int) ->
 
     That is: a statistic that is not finite; an entropy so low that nothing new will be tried, though
     the task is not mastered; a mean reward below half its best, by more than chance explains. The last
-    two are judged by means of `WINDOW` steps.
+    two are judged by means of `WINDOW` steps. Steps of which an outage left nothing are passed over.
 
     Args:
         curve: the statistics of a training, one mapping a step. Rewards are from 0 to 1.
@@ -86,12 +91,13 @@ def instability(curve: Sequence[Mapping[str, float]], episodes_per_step: int) ->
     step = len(curve)
     if broken := [name for name, value in curve[-1].items() if not math.isfinite(value)]:
         return f"step {step}: {', '.join(broken)} not a finite number"
-    if step < WINDOW:
+    judged = [stats for stats in curve if stats.get("env/dropped_share", 0.0) < 1]
+    if len(judged) < WINDOW:
         return None
     rewards, entropies = (
         [
-            sum(stats[name] for stats in curve[end - WINDOW : end]) / WINDOW
-            for end in range(WINDOW, step + 1)
+            sum(stats[name] for stats in judged[end - WINDOW : end]) / WINDOW
+            for end in range(WINDOW, len(judged) + 1)
         ]
         for name in ("env/reward_mean", "objective/token_entropy")
     )

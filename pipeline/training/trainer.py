@@ -7,6 +7,7 @@ The algorithm says which tokens get credit, and may add to the loss; all else is
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -94,12 +95,16 @@ class PolicyTrainer:
                     kl=kl,
                     values=old.values[:, :-1],
                     end_values=old.values.gather(1, ends[:, None])[:, 0],
+                    left=episodes.left,
                 )
             )
         updates = self._update(batch, old, reference, credit, mask)
         learning_rate = self.optimizer.param_groups[0]["lr"]
         if self.lr_scheduler is not None:
-            self.lr_scheduler.step()
+            with warnings.catch_warnings():
+                # The rate is a function of the step, whether or not there was anything to learn from.
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler", UserWarning)
+                self.lr_scheduler.step()
         episode_kl = float(kl.sum(dim=1).mean())
         name = self.algorithm.name
         lengths = [len(response) for response in episodes.masks]
@@ -125,7 +130,8 @@ class PolicyTrainer:
             gap = (old.logprobs[model_mask].cpu() - torch.tensor(sampled)).abs()
             stats["objective/sampler_gap_mean"] = float(gap.mean())
             stats["objective/sampler_gap_max"] = float(gap.max())
-        self.algorithm.end_step(episode_kl, len(episodes))
+        if mask.any():
+            self.algorithm.end_step(episode_kl, len(episodes))
         self.steps += 1
         return stats
 

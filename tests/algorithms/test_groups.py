@@ -21,7 +21,7 @@ from pipeline.training.trainer import PolicyTrainer
 from tests.tiny import make_model, make_tokenizer, random_ids
 
 
-def scored(rewards, kl=0.0):
+def scored(rewards, kl=0.0, left=()):
     shape = (len(rewards), 3)
     return ScoredBatch(
         rewards=torch.tensor(rewards),
@@ -30,6 +30,7 @@ def scored(rewards, kl=0.0):
         kl=torch.full(shape, kl),
         values=torch.zeros(shape),
         end_values=torch.zeros(len(rewards)),
+        left=left,
     )
 
 
@@ -44,6 +45,17 @@ def test_grpos_credit_by_hand():
     assert plain.advantages[:, 1].tolist() == [0.5, -0.5, 0, 0]
     whole = GRPO(GRPOConfig(num_generations=2, scale_rewards="batch")).credit(batch)
     assert whole.advantages[:, 2].tolist() == pytest.approx([1, -1, 0, 0], abs=1e-3)
+
+
+def test_groups_that_have_lost_members_compare_those_that_are_left():
+    """Of three groups of three, one has two left."""
+    batch = scored([1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0], left=(3, 2, 3))
+    rloo = RLOO(RLOOConfig(num_generations=3, kl_coef=0.0)).credit(batch)
+    assert rloo.advantages[:, 0].tolist() == [1.0, -0.5, -0.5, 1.0, -1.0, 0.0, 0.0, 0.0]
+    grpo = GRPO(GRPOConfig(num_generations=3, scale_rewards="none")).credit(batch)
+    thirds = [2 / 3, -1 / 3, -1 / 3, 1 / 2, -1 / 2, 0, 0, 0]
+    assert grpo.advantages[:, 0].tolist() == pytest.approx(thirds)
+    assert grpo.statistics == {"grpo/equal_groups": pytest.approx(1 / 3)}
 
 
 def test_rloos_credit_by_hand():

@@ -1,17 +1,20 @@
 """The environment around a sampler that writes what a test tells it to."""
 
 import functools
+import time
 
 import pytest
 import torch
 
 from pipeline.chance import Place
 from pipeline.environment import CallRecord, EndReason, EpisodeBatch, TextEnvironment
+from pipeline.environment.outage import outage_share
 from pipeline.errors import PipelineError
 from pipeline.models.sampler import Continuation, StopReason
 from pipeline.models.sampling import TorchSampler
 from pipeline.models.scoring import TokenBatch, score
 from pipeline.tools import BatchTool, ToolError, ToolResponse
+from tests.tiny import make_model
 
 
 class Script:
@@ -119,7 +122,7 @@ def test_no_call_and_no_submit(run):
         (CALL, {"Calc": lambda _: [].remove(0)}, "Tool error: list.remove(x): x not in list"),
         (CALL, {"Calc": lambda _: next(iter([]))}, "Tool error: StopIteration"),
         (CALL, {"Calc": lambda _: 42}, "42"),
-        (CALL, {"Calc": lambda _: None}, "None"),
+        (CALL, {"Calc": lambda _: None}, "Tool error: the tool returned NoneType, not text"),
         (CALL, {"Calc": lambda _: ""}, ""),
     ],
 )
@@ -136,6 +139,76 @@ def test_tool_answers_are_cut_by_tokens(run, tokenizer):
     # Ten tokens of two characters each, and the mark of the cut.
     assert history.segments[2].text == "><" * 10 + "...<response>"
     assert len(history.segments[2].tokens) == 10 + len(tokenizer("...<response>").input_ids)
+
+
+@pytest.mark.parametrize("limit", range(1, 9))
+def test_a_tool_answer_is_cut_between_characters(run, tokenizer, limit):
+    """An emoji is four tokens here."""
+    (history,), _ = run(
+        [[CALL], ["<submit>"]], tools={"Calc": lambda _: "a😀b😀c"}, max_tool_response=limit
+    )
+    whole = "a😀b😀c".encode()[:limit].decode(errors="ignore")
+    assert history.segments[2].text == whole + "...<response>"
+    assert tokenizer.decode(history.segments[2].tokens) == whole + "...<response>"
+
+
+def test_megabytes_are_cut_before_they_are_tokenized(run):
+    long = "x" * 50_000_000
+    (history,), _ = run([[CALL], ["<submit>"]], tools={"Calc": lambda _: long}, max_tool_response=5)
+    assert history.segments[2].text == "xxxxx...<response>"
+    assert len(history.calls[0].output) == 10_000
+    assert history.calls[0].cut
+
+
+def test_a_tool_that_is_down_is_warned_of(run):
+    def down(_):
+        raise ConnectionError("refused")
+
+    def picky(_):
+        raise ToolError("no")
+
+    turns = [[call("a"), call("b"), call("c", "Other"), "x<call>"], ["end<submit>"] * 4]
+    with pytest.warns(RuntimeWarning, match="Calc failed in 2 of 2 calls, the last .*refused"):
+        histories, _ = run(turns, tools={"Calc": down, "Other": picky})
+    assert [history.outage for history in histories] == [True, True, False, False]
+    assert outage_share(histories) == pytest.approx(2 / 3)  # what cannot be read reaches no tool
+
+
+def test_a_tool_has_so_many_seconds(run):
+    """Its episode goes on."""
+    turns = [[call("2"), call("0")], ["end<submit>"] * 2]
+    with pytest.warns(RuntimeWarning, match="Calc failed in 1 of 2 calls"):
+        histories, _ = run(
+            turns, tools={"Calc": lambda t: time.sleep(float(t)) or t}, tool_timeout=0.3
+        )
+    assert [history.segments[2].text for history in histories] == [
+        "Tool error: Calc gave no answer within 0.3 seconds<response>",
+        "0<response>",
+    ]
+    assert [history.calls[0].error_kind for history in histories] == ["no answer", ""]
+    assert {history.end_reason for history in histories} == {EndReason.SUBMITTED}
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_a_time_limit_is_a_number_above_0(tokenizer, seconds):
+    with pytest.raises(
+        ValueError, match=r"tool_timeout .*: it must be a number of seconds above 0"
+    ):
+        TextEnvironment(None, tokenizer, {}, len, "", tool_timeout=seconds)
+
+
+def test_no_episode_is_longer_than_the_model_has_positions(tokenizer):
+    """GPT-2 ends at its 512th."""
+    sampler = TorchSampler(make_model("gpt2"), tokenizer)
+    env = TextEnvironment(sampler, tokenizer, {}, lambda a: [0.0] * len(a), "P", max_new_tokens=20)
+    inside, at_the_end, beyond = env.rollout(["x" * 400, "x" * 505, "x" * 600], seed=0)
+    assert inside.end_reason != EndReason.MAX_LENGTH
+    assert len(at_the_end.token_ids) <= 512
+    assert at_the_end.end_reason == EndReason.MAX_LENGTH
+    assert beyond.end_reason == EndReason.MAX_LENGTH
+    assert not any(beyond.mask)
+    batch = EpisodeBatch.of([inside, at_the_end, beyond])
+    score(sampler.model, TokenBatch.of(batch.sequences, batch.prompt_lengths))  # as a trainer does
 
 
 def test_max_length_counts_the_whole_episode(run):
@@ -181,6 +254,17 @@ def test_two_tools_of_one_name_are_refused(tokenizer):
         TextEnvironment(None, tokenizer, tools, len, "")
 
 
+@pytest.mark.parametrize("name", ["<lambda>", "", " Calc", "a>b", "a<call>b"])
+def test_a_name_that_no_call_can_have_is_refused(tokenizer, name):
+    with pytest.raises(ValueError, match="no model can call a tool named"):
+        TextEnvironment(None, tokenizer, {name: str}, len, "")
+
+
+def test_a_tool_that_cannot_be_called_is_refused(tokenizer):
+    with pytest.raises(TypeError, match="the tool 'Calc' is no callable but str"):
+        TextEnvironment(None, tokenizer, {"Calc": "x"}, len, "")
+
+
 def test_rewards_get_their_keyword_arguments(tokenizer):
     script = Script(tokenizer, [["a<submit>", "b<submit>"]])
     env = TextEnvironment(
@@ -188,6 +272,19 @@ def test_rewards_get_their_keyword_arguments(tokenizer):
     )
     episodes = env.rollout(["", ""], seed=0, gold=["a<submit>", "x"])
     assert [episode.reward for episode in episodes] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("returned", [None, [], [1.0], ["a", "b"], [None, 1.0], 1.0])
+def test_a_reward_function_that_returns_no_number_for_each_is_named(tokenizer, returned):
+    def judge(answers):
+        return returned
+
+    script = Script(tokenizer, [["a<submit>", "b<submit>"]])
+    env = TextEnvironment(script, tokenizer, {}, judge, "P")
+    with pytest.raises(
+        TypeError, match="the reward function 'judge' must return a number for each"
+    ):
+        env.rollout(["", ""], seed=0)
 
 
 def test_an_episodes_place_is_its_number_and_turn(run, tokenizer):

@@ -26,6 +26,12 @@ from pipeline.tools.calculator import calculate
         ("1,200+1", "1201"),
         (".5*2", "1"),
         ("+3--2", "5"),
+        ("05+3", "8"),
+        ("007", "7"),
+        ("00.50+0.05", "0.55"),
+        ("100*1.005+0", "100.5"),
+        ("13.1-3=", "10.1"),
+        ("4*3 = ", "12"),
     ],
 )
 def test_calculates(expression, value):
@@ -47,6 +53,9 @@ def test_calculates(expression, value):
         ("1,2", "only numbers"),
         ("1e999", "only numbers"),
         ("0x10", "only numbers"),
+        ("1_05", "only numbers"),
+        ("=", "cannot read"),
+        ("1+1==", "cannot read"),
         ("True+1", "only numbers"),
         ("9" * 201, "longer than"),
         ("\0", "cannot read"),

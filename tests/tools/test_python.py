@@ -5,6 +5,8 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,6 +34,13 @@ def interpreter():
         ("print('é😀')", "é😀"),
         ("print(8)\n8", "8"),  # a value is no print
         ("if __name__ == '__main__':\n    print(1)", "1"),
+        ("```python\nprint(1 + 1)\n```", "2"),
+        ("\n~~~\nif True:\n    print(3)\n~~~\n", "3"),
+        ("```print(4)```", "4"),
+        ("```python print(5)```", "5"),
+        ("````py\nprint('```')\n````", "```"),
+        ("```\nprint(6)", "6"),
+        ("~~~7\nprint(~~~7)", "-8"),  # no fence, but bitwise not
     ],
 )
 def test_what_a_program_prints_is_the_answer(interpreter, program, printed):
@@ -114,6 +123,36 @@ def test_calls_of_a_turn_run_side_by_side_and_keep_their_order(interpreter):
     answers = interpreter.batch(["while True: pass", "while True: pass", "print(1)", "print(2)"])
     assert time.perf_counter() - began < 2 * LIMIT
     assert [str(answer) for answer in answers[2:]] == ["1", "2"]
+
+
+def test_the_time_for_many_calls_grows_with_them():
+    interpreter = PythonInterpreter(workers=3)
+    assert [interpreter.seconds(calls, 10.0) for calls in (1, 3, 4, 9)] == [10, 10, 20, 30]
+
+
+def test_an_answer_does_not_wait_until_the_program_has_been_cleared_away(interpreter, monkeypatch):
+    """To drop a deep structure takes a worker a while."""
+    cleared = threading.Event()
+    genuine = interpreter._pool.checkout
+
+    @contextmanager
+    def checkout(**options):
+        with genuine(**options) as session:
+            yield session
+            cleared.wait(30)
+
+    monkeypatch.setattr(interpreter, "_pool", SimpleNamespace(checkout=checkout))
+    assert str(interpreter("print(1)")) == "1"
+    cleared.set()
+
+
+def test_a_sandbox_that_does_not_start_is_no_fault_of_the_program(interpreter, monkeypatch):
+    def checkout(**options):
+        raise RuntimeError("no worker")
+
+    monkeypatch.setattr(interpreter, "_pool", SimpleNamespace(checkout=checkout))
+    with pytest.raises(RuntimeError, match="no worker"):
+        interpreter("print(1)")
 
 
 def test_a_killed_worker_is_replaced():

@@ -38,16 +38,19 @@ class GRPO(Algorithm):
 
     def credit(self, batch: ScoredBatch) -> Credit:
         """All tokens of an episode get the same."""
-        groups = batch.rewards.view(-1, self.group_size)
-        deviations = groups.std(dim=1, keepdim=True)
-        advantages = groups - groups.mean(dim=1, keepdim=True)
+        import torch
+
+        groups = self.by_group(batch.rewards, batch)
+        deviations = [group.std() for group in groups]
+        advantages = torch.cat([group - group.mean() for group in groups])
         if self.config.scale_rewards == "group":
-            advantages = advantages / (deviations + TINY)
+            each = [d.expand(len(group)) for d, group in zip(deviations, groups)]
+            advantages = advantages / (torch.cat(each) + TINY)
         elif self.config.scale_rewards == "batch":
             advantages = advantages / (batch.rewards.std() + TINY)
         return Credit(
             advantages.view(-1, 1).expand(batch.mask.shape),
-            statistics={"grpo/equal_groups": float((deviations == 0).float().mean())},
+            statistics={"grpo/equal_groups": sum(float(d == 0) for d in deviations) / len(groups)},
         )
 
     def loss(

@@ -24,10 +24,11 @@ class RLOO(Algorithm):
 
     def credit(self, batch: ScoredBatch) -> Credit:
         """All tokens of an episode get the same."""
+        import torch
+
         penalized = batch.rewards - self.config.kl_coef * batch.kl.sum(dim=1)
-        groups = penalized.view(-1, self.group_size)
-        others = (groups.sum(dim=1, keepdim=True) - groups) / (self.group_size - 1)
-        advantages = (groups - others).view(-1, 1)
+        groups = self.by_group(penalized, batch)
+        advantages = torch.cat([g - (g.sum() - g) / (len(g) - 1) for g in groups]).view(-1, 1)
         return Credit(
             advantages.expand(batch.mask.shape),
             statistics={"rloo/mean_penalty": float((batch.rewards - penalized).mean())},
