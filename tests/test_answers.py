@@ -42,6 +42,13 @@ def test_normalize(text, normal):
         ("Paris", ["", "the", "!"], 0),
         ("", ["Paris"], 0),
         ("Act, Brown", ["Brown Act"], 0),
+        ("It has 5,234,567 people", ["234,567"], 0),
+        ("It has 234567 people.", ["234,567"], 1),
+        ("1,994 in all", ["994"], 0),
+        ("on May 5, 1994.", ["1994"], 1),
+        ("on 12.10.1994", ["1994"], 1),
+        ("from 1914–1918", ["1918"], 1),
+        ("below -5 degrees", ["5"], 0),
     ],
 )
 def test_contains(text, answers, found):
@@ -106,13 +113,17 @@ def test_f1(text, answers, value):
         ("+2", 2),
         ("5e-05", 0.00005),
         ("1e+16", 10**16),
+        ("1e+100", 10**100),
+        ("1,234,567.5", 1234567.5),
+        ("042", 42),
+        ("-0", 0),
     ],
 )
 def test_numbers(text, value):
     assert number(text) == pytest.approx(value, rel=1e-12)
 
 
-@pytest.mark.parametrize("text", ["", "-", ".", "$", "e5", "1,25", "1,2345", "7 8", "7 apples", "seven", "1e999", "1/2", "nan", "--1", "1..", "1.2..", "-$-1", "1.2.3"])  # fmt: skip
+@pytest.mark.parametrize("text", ["", "-", ".", "$", "e5", "1,25", "1,2345", "7 8", "7 apples", "seven", "1e999", "4.2e1", "12e+05", "0,042", ",5", "1,0.1", "25%", "٤٢", "４２", "9" * 5000, "1\n2", "1/2", "nan", "--1", "1..", "1.2..", "-$-1", "1.2.3"])  # fmt: skip
 def test_no_numbers(text):
     assert number(text) is None
 

@@ -9,6 +9,12 @@ from scipy import stats
 from pipeline.evaluation.evaluate import MODES
 from pipeline.evaluation.intervals import student, wilson
 
+EXACT_MATCH = "exact_match"
+"""The measure that shows whether the reward pays for more than the answer."""
+
+PAID_INEXACT = "paid_inexact"
+"""The share of episodes with reward 1 whose exact match is 0."""
+
 
 def accuracy(rewards_by_seed: Sequence[Sequence[float]]) -> dict[str, float]:
     """`accuracy`, the share of right episodes, its 95% interval from `low` to `high`, and `n`, their number.
@@ -41,14 +47,20 @@ def accuracies(
     """The accuracy of the episode tables of one or several seeds, by row: "sampled" and "greedy".
 
     Subsets of the test have rows of their own, "unseen sampled" and so on. `measures` names further
-    columns; their means stand beside each accuracy.
+    columns; their means stand beside each accuracy. If one of them is the exact match, `PAID_INEXACT`
+    stands there too, unless nothing was paid.
     """
     found = {}
     for subset in sorted(set(tables[0]["subset"])):
         for mode in MODES:
             chosen = [t[(t["mode"] == mode) & (t["subset"] == subset)] for t in tables]
             together = pd.concat(chosen)
-            found[f"{subset} {mode}".strip()] = accuracy(
+            row = f"{subset} {mode}".strip()
+            found[row] = accuracy(
                 [table["reward"].tolist() for table in chosen]
             ) | {measure: round(float(together[measure].mean()), 4) for measure in measures}
+            paid = together[together["reward"] == 1]
+            if EXACT_MATCH in measures and len(paid):
+                inexact = paid[EXACT_MATCH] == 0
+                found[row][PAID_INEXACT] = round(float(inexact.mean()), 4)
     return found

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from pipeline.environment.history import STYLES
 from pipeline.evaluation.evaluate import MODES
 from pipeline.evaluation.labels import Label
+from pipeline.evaluation.metrics import EXACT_MATCH, PAID_INEXACT
 from pipeline.reporting.figures import accuracies, label_shares, learning_curves, lengths
 from pipeline.reporting.results import TaskResults
 from pipeline.tasks import problem_of
@@ -63,6 +64,8 @@ def render(
         modes=MODES,
         labels={str(each): each for each in Label},
         printed=PRINTED,
+        exact_match=EXACT_MATCH,
+        paid_inexact=PAID_INEXACT,
         response_tag=RESPONSE,
         marked=_marked,
         colours={author: style.rpartition(" ")[2] for author, style in STYLES.items()},

@@ -5,21 +5,18 @@ same kind of problem, prompt and reward for its calculator experiment.
 """
 
 import random
-import re
-from fractions import Fraction
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.tasks import Demonstration, Problem, Task
+from pipeline.answers import numeric_match
+from pipeline.tasks import Demonstration, Problem, Task, handed_in
 from pipeline.tools.calculator import calculate
 from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
 
 TOOL_NAME = "SimpleCalculatorTool"
 DEMONSTRATIONS = ("13.1-3", "4*3", "12.1+1", "12.1-20")
 OPERATORS = "+-*/"
-
-_RESULT = re.compile(rf"Result\s*=\s*(-?[\d,]*\.?\d+)\s*{SUBMIT}")
 
 
 class ArithmeticData(BaseModel):
@@ -69,12 +66,8 @@ class Arithmetic(Task):
         return _query(problem["id"])
 
     def reward(self, answer_text: str, problem: Problem) -> float:
-        """1 if the text ends in `Result=<number><submit>` with the right number, to two places."""
-        results = _RESULT.findall(answer_text)
-        if not results:
-            return 0.0
-        result = Fraction(results[-1].replace(",", ""))
-        return float(round(result * 100) == Fraction(problem["answer"]) * 100)
+        """1 if the result is the number that the calculator puts out."""
+        return numeric_match(handed_in(answer_text), problem["answer"])
 
     def find(self, text: str, problem: Problem) -> tuple[int, int] | None:
         return (0, len(text)) if text == problem["answer"] else None

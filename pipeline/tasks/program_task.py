@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.answers import numeric_match
 from pipeline.errors import PipelineError
-from pipeline.tasks import Demonstration, Problem, Task
+from pipeline.tasks import Demonstration, Problem, Task, handed_in
 from pipeline.tools import Tool, ToolError
 from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
 from pipeline.tools.python import PythonInterpreter
@@ -20,8 +20,6 @@ from pipeline.tools.python import PythonInterpreter
 TOOL_NAME = "PythonInterpreter"
 SHOTS = 2
 """How many demonstrations the prompt has."""
-
-_RESULT = re.compile(rf"Result\s*=(.*?){SUBMIT}", re.DOTALL)
 
 
 class InterpreterSettings(BaseModel):
@@ -72,9 +70,8 @@ class ProgramTask(Task):
         return f"\n\nQ: {problem['question']}\n"
 
     def reward(self, answer_text: str, problem: Problem) -> float:
-        """1 if the result, what stands between `Result =` and `<submit>`, is the right number."""
-        results = _RESULT.findall(answer_text)
-        return numeric_match(results[-1], problem["answer"]) if results else 0.0
+        """1 if the result is the right number."""
+        return numeric_match(handed_in(answer_text), problem["answer"])
 
     def find(self, text: str, problem: Problem) -> tuple[int, int] | None:
         """The first line that is the right number."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline import answers as measure
 from pipeline.errors import PipelineError
-from pipeline.tasks import Demonstration, Measure, Problem, Task
+from pipeline.tasks import Demonstration, Measure, Problem, Task, handed_in
 from pipeline.tools import Tool, ToolError
 from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
 from pipeline.tools.wiki import Wiki
@@ -38,19 +38,12 @@ class WikiSettings(BaseModel):
     threads: int = Field(ge=1)
 
 
-_RESULT = re.compile(rf"Result\s*=(.*?){SUBMIT}", re.DOTALL)
 _NAMES = re.compile(r"[A-Z][\w.'’-]*(?: (?:(?:of|the|de|and) )*[A-Z0-9][\w.'’-]*)*")
-
-
-def _result(answer_text: str) -> str:
-    """What the model hands in; empty if it hands in nothing."""
-    results = _RESULT.findall(answer_text)
-    return results[-1].strip() if results else ""
 
 
 def _of_result(title: str, compare: Callable[[str, Sequence[str]], float]) -> Measure:
     """A measure of the result that is handed in, against the aliases."""
-    return Measure(title, lambda text, problem: compare(_result(text), problem["aliases"]))
+    return Measure(title, lambda text, problem: compare(handed_in(text), problem["aliases"]))
 
 
 class SearchRow(ProblemRow):
@@ -102,8 +95,9 @@ class SearchTask(Task):
         return f"\n\nQ: {problem['question']}\nA:"
 
     def reward(self, answer_text: str, problem: Problem) -> float:
-        """1 if the result, what stands between `Result=` and `<submit>`, holds an answer."""
-        return measure.contains(_result(answer_text), problem["aliases"])
+        """1 if the result is one of the aliases, or a sentence that names one and nothing else."""
+        question = problem.get("question", "")
+        return measure.names(handed_in(answer_text), problem["aliases"], question)
 
     measures: ClassVar[Mapping[str, Measure]] = {
         "first_20_words": _of_result("answer in the first 20 words", measure.contains_early),

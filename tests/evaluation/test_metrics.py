@@ -24,6 +24,21 @@ def test_seeds_that_differ_widen_the_interval():
     assert alike["low"] == accuracy([[1] * 100 + [0] * 100])["low"]
 
 
+def test_the_share_of_paid_episodes_that_are_no_exact_match():
+    table = pd.DataFrame(
+        {
+            "mode": ["sampled"] * 5 + ["greedy"],
+            "subset": [""] * 6,
+            "reward": [1, 1, 1, 0, 1, 0],
+            "exact_match": [1, 0, 1, 0, 1, 0],
+        }
+    )
+    found = accuracies([table], ["exact_match"])
+    assert found["sampled"]["paid_inexact"] == 0.25
+    assert "paid_inexact" not in found["greedy"]  # nothing was paid
+    assert "paid_inexact" not in accuracies([table], [])["sampled"]
+
+
 def test_modes_and_subsets_are_kept_apart():
     table = pd.DataFrame(
         {

@@ -144,6 +144,17 @@ def test_with_a_warm_start_there_are_three_columns(results):
     assert re.findall(r"[\d.]+%", row[1]) == ["0.0%", "25.0%", "75.0%"]
 
 
+def test_the_page_shows_how_much_was_paid_without_an_exact_match(results):
+    assert "no exact match" not in page_of(results)
+    columns = {
+        "base": {UNTRAINED: episodes([0, 0]).assign(exact_match=0.0)},
+        "rl": {1: episodes([1, 1]).assign(exact_match=[1.0, 0.0] * 2)},
+    }
+    page = page_of(replace(results, columns=columns, measures={"exact_match": "exact match"}))
+    row = re.search(r"of the right ones, no exact match</td>\s*(<td.*)<td></td>", page)
+    assert re.findall(r">([^<]+)</td>", row[1]) == ["none is right", "50.0%"]
+
+
 def test_a_subset_of_the_test_has_rows_of_its_own(results):
     def with_subset(table):
         return pd.concat([table, table.assign(subset="unseen", id=table["id"] + "u", reward=1.0)])

@@ -70,7 +70,7 @@ def test_the_prompts_demonstrations_are_true():
         ("Result=-7.9<submit>", "-7.9", 1),
         ("Result=1,200<submit>", "1200", 1),
         ("Result=.5<submit>", "0.5", 1),
-        ("Result=2.333<submit>", "2.33", 1),
+        ("Result=2.333<submit>", "2.33", 0),
         ("Result=10.2<submit>", "10.1", 0),
         ("Result=10.1", "10.1", 0),
         ("10.1<submit>", "10.1", 0),
@@ -81,6 +81,12 @@ def test_the_prompts_demonstrations_are_true():
         ("", "10.1", 0),
         ("Result=" + "9" * 40 + ".5<submit>", "10.1", 0),
         ("Result=10.1<submit> Result=9<submit>", "10.1", 0),
+        ("Result=1,5<submit>", "15", 0),
+        ("Result=,,5<submit>", "5", 0),
+        ("Result=1,0,1<submit>", "101", 0),
+        ("Result=12.50. <submit>", "12.5", 1),
+        ("Result=+$12.5<submit>", "12.5", 1),
+        ("Result=" + "9" * 10_000 + "<submit>", "10.1", 0),
     ],
 )
 def test_reward(text, answer, reward):
