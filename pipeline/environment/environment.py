@@ -14,8 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.chance import Place
 from pipeline.environment.history import CallRecord, EndReason, TextHistory
+from pipeline.environment.tokens import EpisodeCodec
 from pipeline.errors import PipelineError
 from pipeline.models.sampler import Sampler, StopReason
+from pipeline.models.text import well_formed
 from pipeline.tasks import Problem, Task
 from pipeline.tools import BatchTool, ErrorKind, Tool, ToolError, ToolResponse
 from pipeline.tools.protocol import (
@@ -25,6 +27,7 @@ from pipeline.tools.protocol import (
     STOP_STRINGS,
     SUBMIT,
     ToolCall,
+    ending_tag,
     parse_call,
 )
 
@@ -64,6 +67,7 @@ class TextEnvironment:
 
     Raises:
         ValueError: if two tools of a list have the same name.
+        PipelineError: if the tokenizer cannot spell the tags.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class TextEnvironment:
         max_length: int | None = None,
     ) -> None:
         self.sampler = sampler
-        self.tokenizer = tokenizer
+        self.codec = EpisodeCodec(tokenizer)
         self.tools = dict(tools) if isinstance(tools, Mapping) else _named(tools)
         self.reward_fn = reward_fn
         self.prompt = prompt
@@ -106,9 +110,9 @@ class TextEnvironment:
             The episodes, ended and with their rewards.
         """
         # Prompt and query are tokenized apart, so that all episodes begin with the very same tokens.
-        prompt_tokens = self.tokenizer(self.prompt).input_ids
+        prompt_tokens = self.codec.opening(self.prompt)
         episodes = [
-            TextHistory(self.prompt + query, [*prompt_tokens, *self._tokenize(query)])
+            TextHistory(self.prompt + well_formed(query), [*prompt_tokens, *self.codec.data(query)])
             for query in queries
         ]
         places = [
@@ -147,7 +151,7 @@ class TextEnvironment:
             history.append_segment(
                 continuation.text, continuation.tokens, system=False, logprobs=continuation.logprobs
             )
-            if SUBMIT in continuation.text:
+            if ending_tag(continuation.text) == SUBMIT:
                 history.complete(EndReason.SUBMITTED)
             elif continuation.stop_reason == StopReason.END_OF_TEXT:
                 history.complete(EndReason.END_OF_TEXT)
@@ -211,21 +215,16 @@ class TextEnvironment:
 
     def _tool_segment(self, answer: str) -> tuple[str, list[int], bool]:
         """A tool's answer and the closing tag: text, tokens, and whether the answer had to be cut."""
-        tokens = self._tokenize(answer)
+        tokens = self.codec.data(answer)
         if len(tokens) <= self.max_tool_response:
-            # In one piece, as in prompt and demonstrations: a token may reach into the tag (".<").
-            text = answer + RESPONSE
-            return text, self._tokenize(text), False
-        tokens, end = tokens[: self.max_tool_response], CUT_MARK + RESPONSE
-        text = self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False) + end
-        return text, tokens + self._tokenize(end), True
+            return answer + RESPONSE, self.codec.tool(answer), False
+        tokens = tokens[: self.max_tool_response]
+        text = self.codec.decode(tokens) + CUT_MARK + RESPONSE
+        return text, tokens + self.codec.tool(CUT_MARK), True
 
     def _room(self, history: TextHistory) -> float:
         """How many more tokens the episode may have."""
         return math.inf if self.max_length is None else self.max_length - len(history.token_ids)
-
-    def _tokenize(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False).input_ids
 
 
 def _attempt(tool: Callable[[Any], Any], argument: Any) -> Any:
@@ -240,8 +239,8 @@ def _attempt(tool: Callable[[Any], Any], argument: Any) -> Any:
 
 def _text_of(answer: ToolResponse | str | Exception) -> str:
     if isinstance(answer, Exception):
-        return f"Tool error: {str(answer) or type(answer).__name__}"
-    return str(answer)
+        return well_formed(f"Tool error: {str(answer) or type(answer).__name__}")
+    return well_formed(str(answer))
 
 
 def _named(tools: Sequence[Tool]) -> dict[str, Tool]:
