@@ -146,11 +146,10 @@ def _controls(tokenizer: Any) -> dict[int, str]:
     return found
 
 
-def _harmless_unknown(tokenizer: Any) -> set[int]:
+def _harmless_unknown(tokenizer: Any) -> set[int | None]:
     """The id of the unknown token, where it stands for nothing else but padding."""
-    unknown = getattr(tokenizer, "unk_token_id", None)
     used = {getattr(tokenizer, f"{role}_token_id", None) for role in ("bos", "eos", "sep", "cls")}
-    return {unknown} - used - {None}
+    return {getattr(tokenizer, "unk_token_id", None)} - used
 
 
 # --- a tokenizer's JSON ------------------------------------------------------------------------------
