@@ -43,7 +43,7 @@ SEEN: Counter[str] = Counter()
     suppress_health_check=list(HealthCheck),
     derandomize="HOSTILE_EXAMPLES" not in os.environ,
     database=None,
-    phases=[Phase.generate, Phase.shrink],
+    phases=[Phase.generate],
 )
 @given(data=st.data())
 def test_hostile_transcripts(task, data):

@@ -1,6 +1,6 @@
 """Small tokenizers of every family, made on the spot: how they spell, and which control tokens they have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tokenizers import (
@@ -143,7 +143,7 @@ def unigram() -> PreTrainedTokenizerFast:
     return _fast(tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", bos_token="<s>")
 
 
-def word_piece() -> PreTrainedTokenizerFast:
+def word_piece(tags: Sequence[str] = TAGS) -> PreTrainedTokenizerFast:
     """WordPiece; it could not spell the tags, so they are tokens of their own. It begins with [CLS]."""
     controls = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     pieces = [*controls, *LETTERS, *("##" + letter for letter in LETTERS), *map(str.lower, WORDS)]
@@ -153,7 +153,7 @@ def word_piece() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(cleanup=False)
     tokenizer.add_special_tokens(controls)
-    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in tags])
     _begins_with(tokenizer, "[CLS]", ends_with="[SEP]")
     return _fast(
         tokenizer, unk_token="[UNK]", pad_token="[PAD]", eos_token="[SEP]", cls_token="[CLS]"
