@@ -130,5 +130,7 @@ def test_a_tokenizer_that_cannot_spell_the_tags_is_refused():
     spelled = word_piece()
     EpisodeCodec(spelled)
     plain = word_piece(tags=())
-    with pytest.raises(PipelineError, match=r"spells the tag <request> as '< request >'.*add_tokens"):
+    with pytest.raises(
+        PipelineError, match=r"spells the tag <request> as '< request >'.*add_tokens"
+    ):
         EpisodeCodec(plain)
