@@ -17,7 +17,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export DVC_NO_ANALYTICS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help repro results studies check smoke test compare oracle torture bench lint format lock clean
+.PHONY: help repro results studies check smoke test fuzz compare oracle torture soak bench lint format lock clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -48,6 +48,9 @@ smoke: .venv/installed  ## the whole graph with a few steps, in a copy
 test: .venv/installed  ## files of tests side by side, of one thread each; ARGS=-n0 for one after the other
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
+fuzz: .venv/installed  ## 100,000 hostile transcripts, other ones each time: ten minutes or more
+	OMP_NUM_THREADS=1 HOSTILE_EXAMPLES=1600 pytest -s --timeout 0 tests/test_hostile.py $(ARGS)
+
 compare: .venv/installed  ## two runs side by side; A and B: revisions, experiments or "workspace"
 	@test -n "$(A)" || { echo "error: say which run: make compare A=<revision or experiment>" >&2; exit 1; }
 	python -m scripts.compare "$(A)" "$(or $(B),workspace)"
@@ -60,6 +63,9 @@ oracle: .venv/installed .venv-oracle/installed  ## what TRL 0.11.4 computes, ane
 torture: .venv/installed  ## kill a training 200 times, in every way, and compare every byte: hours; ARGS: how often
 	rm -rf .torture
 	python -m tests.kills .torture $(or $(ARGS),200)
+
+soak: .venv/installed  ## whether a long training and many calls take more and more of the machine
+	OMP_NUM_THREADS=1 python -m tests.soak $(ARGS)
 
 bench: .venv/installed  ## how fast model and tools are; ARGS: a corpus and questions (scripts/bench_search.py)
 	dvc repro fetch_model demonstrate@arithmetic

@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from pipeline.errors import PipelineError
+from pipeline.models.text import well_formed
 from pipeline.tools import BatchTool, ErrorKind, Tool, ToolError, ToolResponse
 from pipeline.tools.protocol import ToolCall
 
@@ -236,9 +237,7 @@ class Caller:
     def _plain(self, text: str) -> tuple[str, bool]:
         """The text as any tokenizer takes it, and whether it had to be cut."""
         kept = text[: self.longest].replace("\0", "\ufffd")
-        # Joins the halves of surrogate pairs, and replaces a half without its other one.
-        kept = kept.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return kept, len(text) > self.longest
+        return well_formed(kept), len(text) > self.longest
 
     def _awaited(self, output: Any, job: _Job) -> Any:
         """What a coroutine comes to; any other output as it is."""

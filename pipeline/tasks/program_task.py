@@ -14,7 +14,7 @@ from pipeline.answers import numeric_match
 from pipeline.errors import PipelineError
 from pipeline.tasks import Demonstration, Problem, Task, handed_in
 from pipeline.tools import Tool, ToolError
-from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
+from pipeline.tools.protocol import RESPONSE, SUBMIT, holds_tag, render_call
 from pipeline.tools.python import PythonInterpreter
 
 TOOL_NAME = "PythonInterpreter"
@@ -52,7 +52,7 @@ class ProgramTask(Task):
     def demonstrate(self, problems, tools, count):
         found: list[Demonstration] = []
         for problem in problems:
-            program = self.program(problem)
+            program = None if holds_tag(problem["question"]) else self.program(problem)
             printed = _printed(tools[TOOL_NAME], program) if program else ""
             if program and numeric_match(printed, problem["answer"]):
                 found.append(_written(self.query(problem), program, printed))

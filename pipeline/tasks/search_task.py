@@ -14,7 +14,7 @@ from pipeline import answers as measure
 from pipeline.errors import PipelineError
 from pipeline.tasks import Demonstration, Measure, Problem, Task, handed_in
 from pipeline.tools import Tool, ToolError
-from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
+from pipeline.tools.protocol import RESPONSE, SUBMIT, holds_tag, render_call
 from pipeline.tools.wiki import Wiki
 from pipeline.tools.wiki.diagnosis import DIAGNOSES, Search, diagnose, last_search
 from pipeline.tools.wiki.index import open_index
@@ -74,7 +74,11 @@ class SearchTask(Task):
         return {TOOL_NAME: Wiki(searcher, settings.hits)}
 
     def demonstrate(self, problems, tools, count):
-        shown = self.demonstrated(problems)
+        shown = [
+            problem
+            for problem in self.demonstrated(problems)
+            if not any(map(holds_tag, (problem["question"], *problem["aliases"])))
+        ]
         found: list[Demonstration] = []
         for number, problem in enumerate(shown):
             if len(found) == SHOTS + count:
@@ -143,7 +147,7 @@ def _first_answered(problem: Problem, wiki: Tool) -> list[tuple[str, str, str]]:
             response = str(wiki(query))
         except ToolError:  # the question may be too long to search for
             continue
-        if len(response) <= LONGEST_SHOWN:
+        if len(response) <= LONGEST_SHOWN and not holds_tag(response):
             for answer in problem["aliases"]:
                 if measure.contains(response, [answer]):
                     return [(query, response, answer)]

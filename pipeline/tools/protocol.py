@@ -14,6 +14,10 @@ CALL = "<call>"
 RESPONSE = "<response>"
 SUBMIT = "<submit>"
 
+TAGS = (REQUEST, CALL, RESPONSE, SUBMIT)
+"""They are tags where the model writes them, or the environment. In a question, or in what a tool puts out,
+they are characters like any others."""
+
 STOP_STRINGS = (CALL, SUBMIT)
 """A turn ends as soon as the model has written one of these."""
 
@@ -24,6 +28,17 @@ class ToolCall:
 
     tool: str
     argument: str
+
+
+def ending_tag(text: str) -> str | None:
+    """Which of `STOP_STRINGS` ends a model's turn, the first that stands in its text; None if there is none."""
+    found = [tag for tag in STOP_STRINGS if tag in text]
+    return min(found, key=text.index, default=None)
+
+
+def holds_tag(text: str) -> bool:
+    """Whether a text that is data has a tag in it. As an example of how to use tags it would mislead."""
+    return any(tag in text for tag in TAGS)
 
 
 def parse_call(text: str) -> ToolCall | None:

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from pipeline.chance import DEMONSTRATIONS, epochs
+from pipeline.environment.tokens import EpisodeCodec
 from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead, adamw
 from pipeline.models.scoring import TokenBatch, score
 from pipeline.snapshot import NOWHERE, Snapshot, State
 from pipeline.tasks import Demonstration
+from pipeline.tools.protocol import RESPONSE
 from pipeline.training.loss import masked_mean
 from pipeline.training.settings import WarmStartSettings
 
@@ -49,7 +51,8 @@ def warm_start(
             "training problems"
         )
     model = policy.pretrained_model
-    episodes = [_tokenized(tokenizer, prompt, d) for d in demonstrations]
+    codec = EpisodeCodec(tokenizer)
+    episodes = [_tokenized(codec, prompt, demonstration) for demonstration in demonstrations]
     optimizer = adamw(model.parameters(), settings.learning_rate)
     losses: list[float] = []
 
@@ -90,18 +93,15 @@ def warm_start(
 
 
 def _tokenized(
-    tokenizer: Any, prompt: str, demonstration: Demonstration
+    codec: EpisodeCodec, prompt: str, demonstration: Demonstration
 ) -> tuple[list[int], int, list[bool]]:
     """Token ids, how many are the prompt's, and the mask of the rest, as in `TextEnvironment`."""
-
-    def tokenize(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False).input_ids
-
-    query = [*tokenizer(prompt).input_ids, *tokenize(demonstration.query)]
+    query = [*codec.opening(prompt), *codec.data(demonstration.query)]
     rest: list[int] = []
     mask: list[bool] = []
     for author, text in demonstration.segments:
-        tokens = tokenize(text)
+        own = author == "model"
+        tokens = codec.written(text) if own else codec.tool(text.removesuffix(RESPONSE))
         rest += tokens
-        mask += [author == "model"] * len(tokens)
+        mask += [own] * len(tokens)
     return query + rest, len(query), mask

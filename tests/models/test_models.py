@@ -5,9 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from gguf import GGUFWriter
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from pipeline.errors import PipelineError
-from pipeline.models.fetch import ModelSource, fetch_model
+from pipeline.models.fetch import ModelSource, fetch_model, split_as_trained
 from pipeline.models.machine import Machine
 from pipeline.models.policy import load_policy, save_model
 
@@ -68,6 +71,24 @@ def test_a_path_with_a_model(policy, tokenizer, tmp_path):
     ids = torch.tensor([[5, 6, 7]])
     expected = policy.pretrained_model(ids).logits
     torch.testing.assert_close(loaded.pretrained_model(ids).logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"), [("smollm", ["a", "ĊĊ", "1"]), ("gpt-2", ["a", "Ċ", "Ċ", "1"])]
+)
+def test_a_gguf_files_tokenizer_splits_as_it_was_trained_to(tmp_path, name, tokens):
+    writer = GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_tokenizer_pre(name)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    bytes_of_gpt2 = Tokenizer(
+        models.BPE({t: i for i, t in enumerate(["a", "1", "Ċ", "ĊĊ"])}, [("Ċ", "Ċ")])
+    )
+    bytes_of_gpt2.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytes_of_gpt2)
+    split_as_trained(tokenizer, tmp_path / "model.gguf")
+    assert tokenizer.tokenize("a\n\n1") == tokens
 
 
 @pytest.mark.parametrize(

@@ -146,3 +146,13 @@ def test_measures():
     long = measured("Result=" + "word " * 20 + "Tirana<submit>")
     assert long["first_20_words"] == long["exact_match"] == 0
     assert long["f1"] == pytest.approx(2 / 22)
+
+
+def test_what_holds_a_tag_is_not_demonstrated():
+    """A tag in the data of an example would show a wrong use of tags."""
+    rows = [("Who?", "Ada"), ("Who<call>?", "Bob"), ("What?", "Cy"), ("Where?", "<submit>")]
+    problems = [{"id": q, "question": q, "answer": a, "aliases": [a]} for q, a in rows]
+    found = {"Who?": "Ada.", "Who<call>?": "Bob.", "What?": "Cy.", "Where?": "At <submit>."}
+    prompt, demonstrations = TASK.demonstrate(problems, {"Wiki": found.get}, 10)
+    assert [question in prompt for question, _ in rows] == [True, False, True, False]
+    assert demonstrations == []

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from pipeline.environment import TextEnvironment
+from pipeline.environment.tokens import EpisodeCodec
 from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
 from pipeline.models.sampling import TorchSampler
@@ -69,7 +70,7 @@ def test_the_model_learns_to_call_and_sees_the_tokens_it_learned_from(policy, to
     episodes = env.rollout([d.query for d in DEMONSTRATIONS], seed=0)
     assert [e.segments[1].text for e in episodes] == [d.segments[0][1] for d in DEMONSTRATIONS]
     for episode, demonstration in zip(episodes, DEMONSTRATIONS):
-        tokens, start, mask = _tokenized(tokenizer, PROMPT, demonstration)
+        tokens, start, mask = _tokenized(EpisodeCodec(tokenizer), PROMPT, demonstration)
         tools = [token for token, models in zip(tokens[start:], mask) if not models]
         assert list(episode.segments[2].tokens) == tools
 
@@ -103,9 +104,10 @@ def test_the_same_seed_gives_the_same_losses(tokenizer):
 
 def test_tokens_are_those_of_an_episode(policy, tokenizer):
     """Segments are tokenized one by one, as the environment does, not as one text."""
-    demonstration = Demonstration("q<", (("model", "call>"), ("tool", "x>"), ("model", "<y")))
-    tokens, start, mask = _tokenized(tokenizer, "p", demonstration)
+    texts = ("call>", "x><response>", "<y")
+    demonstration = Demonstration("q<", tuple(zip(("model", "tool", "model"), texts)))
+    tokens, start, mask = _tokenized(EpisodeCodec(tokenizer), "p", demonstration)
     assert tokenizer.decode(tokens[:start]) == "pq<"
-    parts = [tokenizer(text).input_ids for text in ("call>", "x>", "<y")]
+    parts = [tokenizer(text).input_ids for text in texts]
     assert tokens[start:] == [token for part in parts for token in part]
     assert mask == [True] * len(parts[0]) + [False] * len(parts[1]) + [True] * len(parts[2])
