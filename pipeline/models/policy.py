@@ -15,9 +15,10 @@ VALUE_HEAD_FILE = "value_head.pt"
 def from_pretrained(name: str | Path, **options: Any) -> tuple[Any, Any]:
     """A causal language model in float32 and its tokenizer. Raises PipelineError if they cannot be loaded."""
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=torch.float32, output_loading_info=True, **options
         )
+        model, report = loaded
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
     except Exception as error:  # each of the libraries raises of its own kinds for a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
