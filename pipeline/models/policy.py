@@ -15,13 +15,17 @@ VALUE_HEAD_FILE = "value_head.pt"
 def from_pretrained(name: str | Path, **options: Any) -> tuple[Any, Any]:
     """A causal language model in float32 and its tokenizer. Raises PipelineError if they cannot be loaded."""
     try:
-        return (
-            AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **options),
-            AutoTokenizer.from_pretrained(name, **options),
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True, **options
         )
+        model, report = loaded
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
     except Exception as error:  # each of the libraries raises of its own kinds for a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PipelineError(f"model: cannot load {name}: {reason}") from error
+    if missing := sorted(report["missing_keys"]):  # they are random numbers now
+        raise PipelineError(f"model: cannot load {name}: its weights lack {missing[0]}")
+    return model, tokenizer
 
 
 class CausalLMWithValueHead(torch.nn.Module):

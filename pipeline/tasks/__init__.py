@@ -14,11 +14,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import answers
 from pipeline.errors import PipelineError
 from pipeline.tasks.names import NAMES
 from pipeline.tools import Tool
-from pipeline.tools.protocol import SUBMIT
 from pipeline.workspace import ProblemRow
 
 Problem = dict[str, Any]
@@ -136,7 +134,7 @@ class Task(ABC):
     def reward(self, answer_text: str, problem: Problem) -> float:
         """1 if `answer_text`, what the model wrote after the last tool response, is right, else 0.
 
-        It never raises: a text that it cannot read earns 0. `handed_in` and `pipeline.answers` have the
+        It never raises: a text that it cannot read earns 0. `pipeline.tasks.result` and `pipeline.answers` have the
         grammar that all tasks share.
         """
 
@@ -167,11 +165,6 @@ class Task(ABC):
             for any rows, none of them included. By default there are none.
         """
         return {}
-
-
-def handed_in(answer_text: str) -> str:
-    """What the model hands in, between `Result=` and `<submit>`; empty if nothing."""
-    return answers.handed_in(answer_text, SUBMIT)
 
 
 def task_names() -> list[str]:

@@ -10,7 +10,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.answers import numeric_match
-from pipeline.tasks import Demonstration, Problem, Task, handed_in
+from pipeline.tasks import Demonstration, Problem, Task
+from pipeline.tasks.result import handed_in
 from pipeline.tools.calculator import calculate
 from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
 

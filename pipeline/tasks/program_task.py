@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.answers import numeric_match
 from pipeline.errors import PipelineError
-from pipeline.tasks import Demonstration, Problem, Task, handed_in
+from pipeline.tasks import Demonstration, Problem, Task
+from pipeline.tasks.result import handed_in
 from pipeline.tools import Tool, ToolError
 from pipeline.tools.protocol import RESPONSE, SUBMIT, holds_tag, render_call
 from pipeline.tools.python import PythonInterpreter

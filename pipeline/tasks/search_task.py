@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline import answers as measure
 from pipeline.errors import PipelineError
-from pipeline.tasks import Demonstration, Measure, Problem, Task, handed_in
+from pipeline.tasks import Demonstration, Measure, Problem, Task
+from pipeline.tasks.result import handed_in
 from pipeline.tools import Tool, ToolError
 from pipeline.tools.protocol import RESPONSE, SUBMIT, holds_tag, render_call
 from pipeline.tools.wiki import Wiki

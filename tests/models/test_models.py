@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from gguf import GGUFWriter
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -13,6 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.models.fetch import ModelSource, fetch_model, split_as_trained
 from pipeline.models.machine import Machine
 from pipeline.models.policy import load_policy, save_model
+from pipeline.workspace import WEIGHTS_FILE
 
 
 def source(**options):
@@ -34,6 +36,20 @@ def test_a_saved_policy_is_loaded_with_its_value_head(policy, tokenizer, tmp_pat
 def test_a_pretrained_model_starts_with_a_value_of_zero(model, tokenizer, tmp_path):
     save_model(model, tokenizer, tmp_path)
     assert not any(p.any() for p in load_policy(tmp_path, "a stage")[0].v_head.parameters())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_that_lack_a_tensor_are_refused(model, tokenizer, tmp_path):
+    """They would be random numbers."""
+    save_model(model, tokenizer, tmp_path)
+    weights = load_file(tmp_path / WEIGHTS_FILE)
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / WEIGHTS_FILE, metadata={"format": "pt"})
+    with pytest.raises(
+        PipelineError,
+        match=r"weights lack model\.layers\.1\.mlp\.up_proj\.weight: remove it and run `dvc repro a stage`",
+    ):
+        load_policy(tmp_path, "a stage")
 
 
 def test_a_wheel_with_another_hash_is_refused(monkeypatch, tmp_path):

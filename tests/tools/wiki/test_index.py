@@ -1,4 +1,5 @@
 import functools
+import gzip
 import hashlib
 import http.server
 import json
@@ -64,6 +65,21 @@ def test_an_index_of_other_documents_is_refused(small_index):
 def test_no_index_yet(small_index, tmp_path):
     with pytest.raises(PipelineError, match="run `dvc repro build_index` first"):
         open_index({**small_index, "folder": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (['{"id": "a", "contents": "A"}', '{"id": "b"}'], r"gz:2: no good 'contents'"),
+        (['{"id": "a", "contents": "A"}', "nonsense"], r"gz:2: not JSON"),
+        ([], r"there are no documents in it"),
+    ],
+)
+def test_documents_that_lucene_would_leave_out_are_told(tmp_path, lines, complaint):
+    path = tmp_path / "documents.jsonl.gz"
+    path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
+    with pytest.raises(PipelineError, match=rf"{complaint}.*run `dvc repro build_corpus`"):
+        build_index(path, tmp_path / "index", lambda done: None)
 
 
 def test_indexing_that_fails_says_why(tmp_path):
