@@ -56,9 +56,9 @@ def accuracies(
             chosen = [t[(t["mode"] == mode) & (t["subset"] == subset)] for t in tables]
             together = pd.concat(chosen)
             row = f"{subset} {mode}".strip()
-            found[row] = accuracy(
-                [table["reward"].tolist() for table in chosen]
-            ) | {measure: round(float(together[measure].mean()), 4) for measure in measures}
+            found[row] = accuracy([table["reward"].tolist() for table in chosen]) | {
+                measure: round(float(together[measure].mean()), 4) for measure in measures
+            }
             paid = together[together["reward"] == 1]
             if EXACT_MATCH in measures and len(paid):
                 inexact = paid[EXACT_MATCH] == 0
