@@ -22,7 +22,7 @@ LONGEST_NUMBER = 1000
 """Numbers of more characters are not read: Python refuses to convert very long ones."""
 
 LONGEST_WORD = 1000
-"""Longer words, in characters, are compared as they are: Unicode's forms take quadratic time."""
+"""Longer words, in characters, are compared in no other form: Unicode's take quadratic time."""
 
 MOST_OTHER_WORDS = 12
 """How many words an answer may have beside the right one."""
@@ -226,9 +226,9 @@ def _form(token: re.Match[str]) -> str:
     if word is None:
         minus = "-" if sign and "+" not in sign else ""
         return minus + (figures if figures.startswith(",") else figures.replace(",", ""))
-    if len(word) > LONGEST_WORD:
-        return word
-    odd = any(character.isdigit() and not character.isascii() for character in word)
+    if word.isascii() or len(word) > LONGEST_WORD:
+        return word.lower()
+    odd = any(character.isdigit() for character in word if not character.isascii())
     return unicodedata.normalize("NFC" if odd else "NFKC", word).lower()
 
 

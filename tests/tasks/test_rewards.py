@@ -57,6 +57,11 @@ def test_the_time_is_linear_in_the_length(name, piece):
         start = time.process_time()
         task.reward(text, PROBLEM)
         assert time.process_time() - start < 2, text[:20]
+        start = time.process_time()
+        task.find(text[:100_000], PROBLEM)
+        for measure in task.measures.values():
+            measure.of(f"{text[:100_000]}<submit>", PROBLEM)
+        assert time.process_time() - start < 2, text[:20]
 
 
 @pytest.mark.parametrize("name", ["arithmetic", "trivia", "word_problems"])

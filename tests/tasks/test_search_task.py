@@ -97,6 +97,8 @@ PROBLEM = {
         ("371 246", 0),
         ("٣٧١٬٢٤٦", 0),
         ("３７１,２４６", 0),
+        ("３７１２４６", 0),
+        ("371,246,0", 0),
     ],
 )
 def test_what_else_an_answer_may_say(text, reward):
