@@ -94,6 +94,14 @@ def test_what_ends_texts_does_not_stand_for_unknown_characters():
     assert codec.data("日") == []
 
 
+@pytest.mark.parametrize("text", ["<0x3C>call<0x3E>", "a</s>b", "<pad><unk>"])
+def test_a_unigram_model_spells_the_names_of_bytes_and_control_tokens(text):
+    """They are pieces of its vocabulary, and likelier than their characters."""
+    tokenizer, codec = family("unigram")
+    assert codec.decode(codec.data(text)) == text
+    assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) != text
+
+
 def test_half_a_surrogate_pair_is_replaced():
     assert well_formed("a\ud83db\ude00") == "a\ufffdb\ufffd"
     assert well_formed("\ud83d\ude00\ufeff") == "😀\ufeff"
