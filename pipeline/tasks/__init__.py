@@ -134,8 +134,8 @@ class Task(ABC):
     def reward(self, answer_text: str, problem: Problem) -> float:
         """1 if `answer_text`, what the model wrote after the last tool response, is right, else 0.
 
-        It never raises: a text that it cannot read earns 0. `pipeline.tasks.result` and `pipeline.answers` have the
-        grammar that all tasks share.
+        It never raises: a text that it cannot read earns 0. `pipeline.tasks.result` and
+        `pipeline.answers` have the grammar that all tasks share.
         """
 
     measures: ClassVar[Mapping[str, Measure]] = {}
