@@ -75,17 +75,23 @@ class Snapshot:
         return None
 
     def save(self, state: State) -> None:
-        """Writes the state beside the old one, then puts it in its place."""
+        """Writes the state beside the old one, then puts it in its place.
+
+        Where that fails, as on a full disk, it is said, and the run goes on with the old one.
+        """
         if self.file is None:
             return
         import torch
 
         begun = time.monotonic()
-        with replacing(self.file) as beside:
-            torch.save({"key": self.key, "state": state}, beside)
+        try:
+            with replacing(self.file) as beside:
+                torch.save({"key": self.key, "state": state}, beside)
+            self.behind = False
+        except PipelineError as error:
+            print(f"warning: the run's state was not saved: {error}")
         ended = time.monotonic()
         self._next = ended + max(self.seconds, (ended - begun) / SHARE)
-        self.behind = False
 
     def offer(self, state: Callable[[], State]) -> None:
         """Saves the state if it is time to."""

@@ -1,5 +1,6 @@
 """A run that was killed goes on, and ends with the very digits of one that was not."""
 
+import errno
 import math
 import multiprocessing
 import os
@@ -249,6 +250,24 @@ def test_saving_takes_no_more_than_its_share_of_the_time(tmp_path, monkeypatch):
         if now[0] > before:
             saved.append(before)
     assert saved == [105.0, 147.0, 189.0]  # 2 s of 42, a twentieth of the time between
+
+
+def test_a_disk_that_is_full_costs_the_new_state_only(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pipeline.snapshot.SHARE", math.inf)
+    kept = Snapshot(tmp_path / "s.pt", {}, 0)
+    kept.save({"step": 1})
+
+    def full(state, file):
+        file.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        kept.offer(lambda: {"step": 2})
+    assert "warning: the run's state was not saved: " in capsys.readouterr().out
+    assert kept.behind
+    assert kept.load() == {"step": 1}
+    assert os.listdir(tmp_path) == ["s.pt"]
 
 
 def test_a_finished_run_is_kept_until_it_is_on_record(tmp_path):

@@ -14,6 +14,16 @@ def outage_share(episodes: Sequence[TextHistory]) -> float:
     return sum(call.outage for call in calls) / len(calls) if calls else 0.0
 
 
+FEW = 8
+"""So many failures in a single batch may be an accident."""
+
+
+def outage_of(episodes: Sequence[TextHistory]) -> str | None:
+    """What `worst_tool` says, if the failures of a single batch are enough to call them an outage."""
+    failures = sum(call.outage for episode in episodes for call in episode.calls)
+    return worst_tool(episodes) if failures > FEW and outage_share(episodes) >= MOST else None
+
+
 def worst_tool(episodes: Sequence[TextHistory]) -> str | None:
     """Which tool failed by itself most often, and its last words; None if no tool did in most of its calls."""
     calls = [call for episode in episodes for call in episode.calls if call.reached]

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.chance import number_of
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.environment.history import TextHistory
+from pipeline.environment.outage import outage_of
+from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
 from pipeline.snapshot import NOWHERE, Snapshot, State
 from pipeline.tasks import Problem, Task, recorded
@@ -42,6 +44,9 @@ def evaluate(
         on_batch: called with the rows of each batch's episodes; where the run goes on, with those of
             the batches before first.
         snapshot: where the rows are kept, for a run that is stopped to go on from.
+
+    Raises:
+        PipelineError: if tools fail by themselves in most calls of a batch; see `outage_of`.
     """
     size = settings.batch_size
     todo = [(mode, at) for mode in environments for at in range(0, len(problems), size)]
@@ -60,6 +65,11 @@ def evaluate(
             numbers = [number_of(problem["id"]) for problem in batch]
             with machine.autocast():
                 episodes = env.rollout_problems(batch, settings.seed, numbers=numbers)
+            if outage := outage_of(episodes):
+                raise PipelineError(
+                    f"{outage}. Accuracy would tell of the tool and not of the model: mend the "
+                    "tool and evaluate again; a tool that refuses a bad input raises ToolError"
+                )
             with snapshot.update():
                 done.append(
                     [_row(mode, env.task, p, e) for p, e in zip(batch, episodes, strict=True)]

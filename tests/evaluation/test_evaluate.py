@@ -1,9 +1,12 @@
 import pandas as pd
+import pytest
 
 from pipeline.environment import CallRecord, EndReason, TaskEnvironment, TextHistory
 from pipeline.environment.environment import EnvironmentSettings
+from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import EvaluationSettings, _row, evaluate
 from pipeline.models.machine import Machine
+from pipeline.models.sampler import Continuation, StopReason
 from pipeline.models.sampling import TorchSampler
 from pipeline.tasks import load_task, problem_of
 
@@ -76,3 +79,43 @@ def test_what_is_sampled_for_a_problem_is_its_own(policy, tokenizer):
     assert few == {problem["id"]: everything[problem["id"]] for problem in problems[2:4]}
     assert answers(problems, 7, seed=4).keys() == everything.keys()
     assert answers(problems, 7, seed=4) != everything
+
+
+@pytest.mark.parametrize(("failing", "stops"), [(8, False), (9, True), (16, True)])
+def test_an_evaluation_without_its_tool_is_stopped(failing, stops, tokenizer):
+    task = load_task("arithmetic")
+    problems = task.problems(task.Data(source="builtin", train=1, test=16, seed=0))["test"]
+    calls = iter(range(16))
+
+    def tool(text):
+        if next(calls) < failing:
+            raise ConnectionError("the service is down")
+        return "1"
+
+    limits = EnvironmentSettings(max_turns=1, max_new_tokens=99, max_tool_response=5)
+    env = TaskEnvironment(Calling(tokenizer), tokenizer, task, "P", {"T": tool}, limits)
+    settings = EvaluationSettings(batch_size=16, seed=0)
+    machine = Machine(device="cpu", precision="float32")
+    rows = []
+    if stops:
+        with (
+            pytest.raises(PipelineError, match=rf"T failed in {failing} of 16 calls.*is down"),
+            pytest.warns(RuntimeWarning, match="T failed"),
+        ):
+            evaluate({"sampled": env}, problems, settings, machine, rows.extend)
+        assert rows == []
+    else:
+        with pytest.warns(RuntimeWarning, match="T failed"):
+            evaluate({"sampled": env}, problems, settings, machine, rows.extend)
+        assert len(rows) == 16
+
+
+class Calling:
+    """A sampler that calls the tool."""
+
+    def __init__(self, tokenizer):
+        self.tokens = tokenizer("<request><T>1<call>").input_ids
+
+    def generate(self, contexts, max_new_tokens, stop_strings, places):
+        written = (self.tokens, [-1.0] * len(self.tokens), "<request><T>1<call>")
+        return [Continuation(*written, StopReason.STOP_STRING) for _ in contexts]
