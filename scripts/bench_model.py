@@ -30,7 +30,7 @@ PADDING = 0
 
 def main(task: str = "arithmetic") -> None:
     machine = load_params().machine
-    policy, tokenizer = load_policy(BASE, "fetch_model", machine.resolve_device())
+    policy, tokenizer = load_policy(BASE, machine.resolve_device(), "fetch_model")
     model = policy.pretrained_model
     prompt = read_prompt(task)
     problems = read_problems(task, "train", load_task(task).Row)[:EPISODES]

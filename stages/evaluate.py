@@ -75,7 +75,7 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str, run: str) 
     problems = read_problems(name, "test", task.Row)
     prompt, resources = read_setup(name, task.resources)
     made_by = checkpoint_stage(name, checkpoint)
-    policy, tokenizer = load_policy(model, made_by, params.machine.resolve_device())
+    policy, tokenizer = load_policy(model, params.machine.resolve_device(), made_by)
     tools = task.tools(section.tools, resources)
     environments = {
         mode: TaskEnvironment(

@@ -94,7 +94,7 @@ def train(
     start, made_by = _start(name)
     record = {**decisive, "code": code_revision()}
     require_room(policy_folder, model_bytes(start))
-    policy, tokenizer = load_policy(start, made_by, params.machine.resolve_device())
+    policy, tokenizer = load_policy(start, params.machine.resolve_device(), made_by)
     env = TaskEnvironment(
         TorchSampler(policy.pretrained_model, tokenizer),
         tokenizer,

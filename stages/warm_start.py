@@ -53,7 +53,7 @@ def main(name: str) -> None:
         rows = read_demonstrations(name)
         prompt = read_prompt(name)
         require_room(beside, model_bytes(BASE))
-        policy, tokenizer = load_policy(BASE, "fetch_model", params.machine.resolve_device())
+        policy, tokenizer = load_policy(BASE, params.machine.resolve_device(), "fetch_model")
         snapshot = snapshot_of(f"warm_start-{name}", inputs(), params.snapshot_seconds)
         losses = []
         with tqdm(total=settings.steps, desc=f"warm start {name}", unit="step") as bar:

@@ -62,7 +62,7 @@ def make_project(folder: Path, **train: object) -> None:
         },
     )
     save_model(make_model(), make_tokenizer(), folder / BASE)
-    (folder / BASE / SOURCE_FILE).write_text("{}\n")
+    (folder / BASE / SOURCE_FILE).write_text('{"source": "path"}\n')
     (folder / "data/models/arithmetic-sft").mkdir()
     for stage in ("prepare", "demonstrate"):
         command = [sys.executable, "-m", f"stages.{stage}", "arithmetic"]

@@ -53,14 +53,18 @@ def test_hostile_transcripts(task, data):
     max_length = data.draw(st.none() | st.integers(100, 200))
     stage = hostile.stage(name, task, transcripts, outputs, max_length=max_length)
     rows = []
-    for batch in evaluate(
+
+    def on_batch(batch):
+        rows.extend(batch)
+        check_episodes(name, stage)
+
+    evaluate(
         {"sampled": stage.env, "greedy": stage.env},
         stage.problems,
         EvaluationSettings(batch_size=len(transcripts), seed=0),
         MACHINE,
-    ):
-        rows += batch
-        check_episodes(name, stage)
+        on_batch,
+    )
     table = pd.DataFrame(rows).assign(training_seed=1)
     analysed = analyse(table, stage.task, stage.tools)
     assert set(analysed["label"]) <= {str(each) for each in Label}

@@ -298,7 +298,7 @@ def test_a_bad_param_is_named_and_costs_no_output(project, key, value, complaint
 def test_a_stage_run_before_its_inputs_exist(project, tmp_path):
     copy_project(tmp_path / "copy", {}, share_cache=False)
     for arguments, missing in (
-        (("stages.train", "arithmetic", "1"), "prepare@arithmetic"),
+        (("stages.train", "arithmetic", "1"), "fetch_model"),
         (("stages.analyse", "arithmetic"), "evaluate_base@arithmetic"),
         (("stages.report",), "analyse@arithmetic"),
     ):

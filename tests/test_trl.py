@@ -33,7 +33,7 @@ def test_a_script_for_trl_runs_after_its_import_changed(
     assert "mean score -0." in shown
     before, after = (
         torch.load(tmp_path / "out" / VALUE_HEAD_FILE)["bias"],
-        load_policy(tmp_path / "model", "a stage")[0].v_head.bias,
+        load_policy(tmp_path / "model")[0].v_head.bias,
     )
     assert before.abs().item() > 0 == after.item()  # something was learned, and saved
 

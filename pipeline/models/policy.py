@@ -46,17 +46,19 @@ class CausalLMWithValueHead(torch.nn.Module):
 
 
 def load_policy(
-    folder: Path, made_by: str, device: str | torch.device = "cpu"
+    folder: Path, device: str | torch.device = "cpu", made_by: str | None = None
 ) -> tuple[CausalLMWithValueHead, Any]:
     """The policy (with its value head, where one was saved) and the tokenizer kept in `folder`.
 
-    Raises PipelineError, naming the stage `made_by`, if one of them is broken.
+    Raises PipelineError if one of them is broken; it names the stage `made_by`, if told.
     """
     try:
         model, tokenizer = from_pretrained(folder)
         policy = CausalLMWithValueHead(model.to(device))
         load_value_head(policy, folder)
     except PipelineError as error:
+        if made_by is None:
+            raise
         raise PipelineError(f"{error}: remove it and run `dvc repro {made_by}`") from error
     return policy, tokenizer
 

@@ -27,7 +27,7 @@ def source(**options):
 
 def test_a_saved_policy_is_loaded_with_its_value_head(policy, tokenizer, tmp_path):
     save_model(policy, tokenizer, tmp_path)
-    loaded, _ = load_policy(tmp_path, "a stage")
+    loaded, _ = load_policy(tmp_path)
     assert loaded.state_dict().keys() == policy.state_dict().keys()
     for name, tensor in policy.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
@@ -35,7 +35,7 @@ def test_a_saved_policy_is_loaded_with_its_value_head(policy, tokenizer, tmp_pat
 
 def test_a_pretrained_model_starts_with_a_value_of_zero(model, tokenizer, tmp_path):
     save_model(model, tokenizer, tmp_path)
-    assert not any(p.any() for p in load_policy(tmp_path, "a stage")[0].v_head.parameters())
+    assert not any(p.any() for p in load_policy(tmp_path)[0].v_head.parameters())
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -49,7 +49,7 @@ def test_weights_that_lack_a_tensor_are_refused(model, tokenizer, tmp_path):
         PipelineError,
         match=r"weights lack model\.layers\.1\.mlp\.up_proj\.weight: remove it and run `dvc repro a stage`",
     ):
-        load_policy(tmp_path, "a stage")
+        load_policy(tmp_path, made_by="a stage")
 
 
 def test_a_wheel_with_another_hash_is_refused(monkeypatch, tmp_path):
@@ -83,7 +83,7 @@ def test_a_path_without_a_model(tmp_path):
 def test_a_path_with_a_model(policy, tokenizer, tmp_path):
     save_model(policy.pretrained_model, tokenizer, tmp_path / "mine")
     fetch_model(source(source="path", path=tmp_path / "mine"), tmp_path / "model")
-    loaded, _ = load_policy(tmp_path / "model", "a stage")
+    loaded, _ = load_policy(tmp_path / "model")
     ids = torch.tensor([[5, 6, 7]])
     expected = policy.pretrained_model(ids).logits
     torch.testing.assert_close(loaded.pretrained_model(ids).logits, expected)
