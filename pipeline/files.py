@@ -35,7 +35,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
 def replacing_all(*paths: Path) -> Iterator[list[Path]]:
     """`replacing` for several outputs: they are all written before the first takes its place."""
     with ExitStack() as workshops:
-        folders = [workshops.enter_context(_workshop(path)) for path in paths]
+        folders = [workshops.enter_context(workshop(path)) for path in paths]
         yield [folder / "new" for folder in folders]
         for path, folder in zip(paths, folders, strict=True):
             try:
@@ -45,8 +45,12 @@ def replacing_all(*paths: Path) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def _workshop(path: Path) -> Iterator[Path]:
-    """A folder beside `path`, held by this process as long as it lives, and gone afterwards."""
+def workshop(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for this process, and gone afterwards.
+
+    What processes that are dead left of theirs is removed. Raises `PipelineError` if the place cannot be
+    written.
+    """
     try:
         with telling_full_disks(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import os
 import platform
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ import psutil
 
 from pipeline.dependencies import sources
 from pipeline.errors import PipelineError
-from pipeline.files import replacing_all, sha256_of, telling_full_disks
+from pipeline.files import replacing_all, sha256_of, telling_full_disks, workshop
 from pipeline.lifetime import all_live, only_one, parents, stop_after
 from pipeline.nested import differing
 from pipeline.snapshot import Snapshot, clear_finished
@@ -66,7 +67,7 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
         with only_one(lock_path(run), run, PATIENCE):
             if LOCK.exists():
                 clear_finished(SNAPSHOTS, LOCK.stat().st_mtime)
-            with telling_full_disks():
+            with telling_full_disks(), _temporary_folder(run):
                 main(*values)
             for snapshot in _snapshots:
                 snapshot.finish()
@@ -102,6 +103,23 @@ def outputs(*paths: Path, inputs: Callable[[], Mapping[str, Any]]) -> Iterator[l
             )
         if not all_live(_parents):
             sys.exit(128 + signal.SIGTERM)
+
+
+@contextmanager
+def _temporary_folder(run: str) -> Iterator[None]:
+    """Has temporary files made in a folder that the next run of this name removes, should this one be killed."""
+    name, outer = "TMPDIR", tempfile.tempdir
+    variable = os.environ.get(name)
+    with workshop(Path(tempfile.gettempdir()) / f"learning-tools-{run}") as folder:
+        tempfile.tempdir = os.environ[name] = str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = outer
+            if variable is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = variable
 
 
 def _stop(number: int, frame: object) -> None:

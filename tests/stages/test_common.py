@@ -1,10 +1,15 @@
+import os
+import subprocess
 import sys
 
+import psutil
 import pytest
 
+from pipeline.errors import PipelineError
 from pipeline.files import read_jsonl
 from pipeline.workspace import write_jsonl
-from stages.common import run_stage
+from stages.common import outputs, run_stage
+from tests.project_copy import ROOT
 
 
 def test_every_character_survives_writing_and_reading(tmp_path):
@@ -28,3 +33,64 @@ def test_what_the_system_refused_is_told_in_a_line(monkeypatch, tmp_path, error,
     monkeypatch.setattr(sys, "argv", ["stage"])
     with pytest.raises(SystemExit, match=told):
         run_stage(main)
+
+
+def test_outputs_of_what_has_changed_meanwhile_are_not_put_in_place(tmp_path):
+    out, params = tmp_path / "out", {"ppo": {"lam": 0.9}, "seed": 1}
+    out.write_text("old")
+
+    def stage():
+        with outputs(out, inputs=lambda: params) as (beside,):
+            beside.write_text("new")
+            params["ppo"] = {"lam": 1.0}
+
+    with pytest.raises(PipelineError, match=r"^ppo\.lam changed while the stage ran"):
+        stage()
+    assert out.read_text() == "old"
+    with outputs(out, inputs=lambda: params) as (beside,):
+        beside.write_text("new")
+    assert out.read_text() == "new"
+
+
+def test_a_stage_that_has_outlived_its_parent_overwrites_nothing(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.write_text("old")
+    dead = subprocess.Popen(["true"])
+    monkeypatch.setattr("stages.common._parents", [psutil.Process(dead.pid)])
+    dead.wait()
+
+    def stage():
+        with outputs(out, inputs=dict) as (beside,):
+            beside.write_text("new")
+
+    with pytest.raises(SystemExit):
+        stage()
+    assert out.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_temporary_files_of_a_killed_stage_are_removed_by_the_next(tmp_path):
+    code = """
+import os, subprocess, sys, tempfile
+from stages.common import outputs, run_stage
+from tests.project_copy import ROOT
+def main() -> None:
+    folder = tempfile.mkdtemp()
+    subprocess.run(["python3", "-c", "import tempfile; tempfile.mkdtemp()"], check=True)
+    print(len(os.listdir(os.path.dirname(folder))), flush=True)
+    if os.environ["END"] == "killed":
+        os.kill(os.getpid(), 9)
+run_stage(main)
+"""
+    (tmp_path / "tmp").mkdir()
+    for end in ("killed", "killed", "well"):
+        stage = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT), "END": end},
+            capture_output=True,
+            text=True,
+        )
+        assert stage.stdout == "2\n", stage.stderr
+        left = list((tmp_path / "tmp").iterdir())
+        assert len(left) == (end == "killed")
