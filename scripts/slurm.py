@@ -203,7 +203,7 @@ def _comment() -> str:
 def _queue(*options: str) -> dict[str, Job]:
     """This folder's jobs by their numbers; by default those that wait or run."""
     answer = subprocess.run(
-        ["squeue", "--noheader", "--format=%i|%T|%r|%M|%N|%k", *options],
+        ["squeue", "--noheader", "--sort=i", "--format=%i|%T|%r|%M|%N|%k", *options],
         capture_output=True,
         text=True,
     )

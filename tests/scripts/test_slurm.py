@@ -1,5 +1,6 @@
 """`make repro LAUNCHER=slurm`; the jobs on a real Slurm, where one is installed (`slurm-wlm` and `munge` of Debian)."""
 
+import json
 import os
 import shutil
 import signal
@@ -129,13 +130,14 @@ def ask(variables, *command):
     ).stdout
 
 
-def numbers(variables):
-    """The jobs in the queue, by their stages."""
-    lines = ask(variables, "squeue", "--noheader", "--format=%j %i").splitlines()
-    return dict(line.split() for line in lines)
+def numbers(project, variables):
+    """The folder's jobs in the queue, by their stages."""
+    lines = ask(variables, "squeue", "--noheader", "--format=%j %i %Z").splitlines()
+    jobs = [line.split(maxsplit=2) for line in lines]
+    return {stage: number for stage, number, folder in jobs if folder == str(project)}
 
 
-def until(condition, seconds=120):
+def until(condition, seconds=60):
     """Waits until it holds; returns what it is."""
     latest = time.monotonic() + seconds
     while not (value := condition()):
@@ -209,28 +211,29 @@ def test_jobs_outlive_the_launcher_unless_it_is_interrupted(tmp_path, cluster):
     first = launch(tmp_path, cluster)
     until((tmp_path / "began").exists)
     assert f"is running already (process {first.pid}, " in launched(tmp_path, cluster)[1]
-    jobs = numbers(cluster)
+    jobs = numbers(tmp_path, cluster)
     assert sorted(jobs) == ["last", "slow"]
 
     first.send_signal(signal.SIGINT)
     printed = first.communicate()[0]
     assert first.returncode == 130
     assert f"cancelled: {jobs['slow']}, {jobs['last']}" in printed
-    until(lambda: not numbers(cluster))
+    until(lambda: not numbers(tmp_path, cluster))
     assert not (tmp_path / "slow").exists()
     (tmp_path / "began").unlink()
 
     second = launch(tmp_path, cluster)
-    until((tmp_path / "began").exists)
+    until(lambda: (tmp_path / "began").exists() or second.poll() is not None)
+    assert second.poll() is None, second.stdout.read()
     second.terminate()
     assert second.wait(60) == 128 + signal.SIGTERM
-    jobs = numbers(cluster)
+    jobs = numbers(tmp_path, cluster)
     status, printed = launched(tmp_path, cluster)
     assert status == 1
     assert printed.startswith("error: jobs of this folder are in the queue already (")
     assert printed.endswith(f"or cancel them: scancel {jobs['slow']} {jobs['last']}\n")
     (tmp_path / "go").touch()
-    until(lambda: not numbers(cluster))
+    until(lambda: not numbers(tmp_path, cluster))
     assert (tmp_path / "last").exists()
 
 
@@ -252,7 +255,7 @@ def test_a_job_that_slurm_does_not_take_is_told_and_those_before_it_are_cancelle
     assert printed.splitlines()[-1].startswith(
         f"error: b: Slurm does not take the job ({TEMPLATE}): sbatch: error: invalid partition"
     )
-    assert not numbers(cluster)
+    assert not numbers(tmp_path, cluster)
 
 
 @needs_slurm
@@ -271,33 +274,35 @@ def test_a_training_that_is_stopped_in_every_way_ends_with_the_same_bytes(tmp_pa
     ask(cluster, "sbatch", f"--chdir={tmp_path}", "--wait", *urgent)
 
     # The time limit is near.
-    stage = halted(project)
-    ask(cluster, "scancel", "--batch", "--signal=USR1", numbers(cluster)[STAGE])
+    stage = halted(project, stage)
+    ask(cluster, "scancel", "--batch", "--signal=USR1", numbers(project, cluster)[STAGE])
     stage.resume()
 
     # Somebody wants it started again.
-    stage = halted(project)
-    ask(cluster, "scontrol", "requeue", numbers(cluster)[STAGE])
+    stage = halted(project, stage)
+    ask(cluster, "scontrol", "requeue", numbers(project, cluster)[STAGE])
 
     # Somebody cancels it.
-    stage = halted(project)
-    ask(cluster, "scancel", numbers(cluster)[STAGE])
+    halted(project, stage)
+    ask(cluster, "scancel", numbers(project, cluster)[STAGE])
     printed = first.communicate()[0]
     assert f"{STAGE} cancelled, " in printed
     assert f"was not run: {STAGE} (see {log_of(STAGE)})" in printed
     assert log.read_text().count("going on from data/snapshots/") == 3
-    until(lambda: not numbers(cluster))
+    until(lambda: not numbers(project, cluster))
 
     status, printed = launched(project, cluster, STAGE)
     assert status == 0, printed + log.read_text()
     assert log.read_text().count("going on from data/snapshots/") == 1
     assert outcome(project) == expected
     assert litter(project) == []
-    assert "{}" == "".join((project / ".dvc/tmp/rwlock").read_text().split())
+    assert not any(json.loads((project / ".dvc/tmp/rwlock").read_text()).values())
 
 
-def halted(project):
-    """The project's training, which is halted as soon as it has saved a state of its own."""
+def halted(project, earlier=None):
+    """The project's training after an earlier one, halted as soon as it has saved a state of its own."""
+    if earlier:
+        earlier.wait(60)
     state = project / "data/snapshots/train-arithmetic-1.pt"
 
     def modified():
