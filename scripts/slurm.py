@@ -166,11 +166,15 @@ def _watch(jobs: Mapping[str, str]) -> dict[str, Job]:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     going: dict[str, Job] = dict.fromkeys(jobs, Job("PENDING", "", "", ""))
     last: dict[str, Job] = {}
+    complaint = ""
     with Live(console=console, get_renderable=lambda: table(going), transient=True):
         while going:
             try:
                 queue = _queue("--states=all")
-            except PipelineError:  # Slurm is restarted, say; the jobs go on
+            except PipelineError as error:  # Slurm is restarted, say; the jobs go on
+                if str(error) != complaint:
+                    complaint = str(error)
+                    console.print(complaint)
                 time.sleep(EVERY)
                 continue
             for stage in list(going):
