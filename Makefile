@@ -4,13 +4,21 @@
 #   SYSTEM_TORCH  set to 1 to use the torch that is already installed for PYTHON
 #   JOBS          how many stages `make repro` and `make studies` run at a time; by default as many as there
 #                 are cores and 10 GB of memory for each, the GPU's, too; without a GPU up to 3
+#   LAUNCHER      slurm: `make repro` and `make studies` run each stage as a job of a Slurm cluster, as many at
+#                 a time as it has room for; scripts/slurm.sbatch says what each needs, docs/clusters.md the rest
 #   ARGS          more arguments for the command that `make test`, `make oracle` or `make bench` runs
 
 PYTHON ?= python3
 JOBS ?= 0
+LAUNCHER ?= local
 TORCH_VERSION = $(shell sed -n 's/^torch==//p' requirements.lock)
 # Where PyTorch keeps its CPU builds; asked only where there is no NVIDIA driver.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
+# The command that reproduces $(1).
+reproduce_local = python -m scripts.repro $(1) $(JOBS)
+reproduce_slurm = python -m scripts.slurm $(1)
+reproduce = $(or $(call reproduce_$(LAUNCHER),$(1)),$(error LAUNCHER=$(LAUNCHER): there is local and slurm))
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
@@ -24,7 +32,7 @@ help:  ## what there is to make
 
 repro: check  ## the whole pipeline, from the model to the report
 	@test -e .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
-	python -m scripts.repro report $(JOBS)
+	$(call reproduce,report)
 	python -m scripts.results_table
 	@echo "Done. Open reports/index.html"
 
@@ -32,7 +40,7 @@ results: .venv/installed  ## the README's table anew, from reports/metrics.json
 	python -m scripts.results_table
 
 studies: check  ## the same trainings with params varied, from many seeds: hours
-	python -m scripts.repro studies/dvc.yaml $(JOBS)
+	$(call reproduce,studies/dvc.yaml)
 
 check: .venv/installed  ## whether params.yaml is right
 	@python -m pipeline.params

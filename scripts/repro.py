@@ -30,18 +30,20 @@ from stages.common import PARENT, run_stage
 Graph = dict[str, set[str]]
 """Each stage's direct predecessors."""
 
+RUN = "`make repro` or `make studies`"
+"""What only one process does at a time in a folder."""
+
 
 def main(target: str, jobs: int) -> None:
     """Reproduces the target, a stage or a dvc.yaml, with up to so many stages at a time; 0: `fitting`."""
     if jobs < 0:
         raise PipelineError(f"JOBS={jobs}: 1 or more stages can run at a time; 0 for what fits")
-    with only_one(lock_path("repro"), "`make repro` or `make studies`"):
+    with only_one(lock_path("repro"), RUN):
         _reproduce(target, jobs or fitting())
 
 
 def _reproduce(target: str, jobs: int) -> None:
-    changed = json.loads(_dvc("status", "--json", "--with-deps", target))
-    graph = to_run(read_graph(_dvc("dag", "--dot", target)), set(changed))
+    graph = outdated(target)
     if not graph:
         print("all is up to date")
         return
@@ -106,6 +108,12 @@ def fitting() -> int:
     return max(1, min(most, int(min(sizes) / MEMORY)))
 
 
+def outdated(target: str) -> Graph:
+    """The stages that have to run to reproduce the target, a stage or a dvc.yaml."""
+    changed = json.loads(_dvc("status", "--json", "--with-deps", target))
+    return to_run(read_graph(_dvc("dag", "--dot", target)), set(changed))
+
+
 def read_graph(dot: str) -> Graph:
     """The stages by the names, and in the order, of `dvc dag --dot`."""
     before: Graph = {}
@@ -134,6 +142,11 @@ def stages_after(before: Graph) -> dict[str, int]:
         for earlier in before[stage]:
             after[earlier] = max(after[earlier], after[stage] + 1)
     return after
+
+
+def ended(stage: str, result: str, took: str) -> str:
+    """What is told when a stage has ended."""
+    return f"{time.strftime('%H:%M:%S')} {stage} {result}, {took}"
 
 
 LINES = 40
@@ -177,9 +190,7 @@ class Stages:
         del self._said[stage]
         minutes, seconds = divmod(round(time.monotonic() - started), 60)
         result = "failed" if process.returncode else "done"
-        self.console.print(
-            f"{time.strftime('%H:%M:%S')} {stage} {result}, {minutes} min {seconds} s"
-        )
+        self.console.print(ended(stage, result, f"{minutes} min {seconds} s"))
         return list(lines) if process.returncode else None
 
     @contextmanager
