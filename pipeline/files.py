@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import PipelineError
+from pipeline.lifetime import interruptions_wait
 
 
 @contextmanager
@@ -37,11 +38,12 @@ def replacing_all(*paths: Path) -> Iterator[list[Path]]:
     with ExitStack() as workshops:
         folders = [workshops.enter_context(workshop(path)) for path in paths]
         yield [folder / "new" for folder in folders]
-        for path, folder in zip(paths, folders, strict=True):
-            try:
-                _put(folder / "new", path, folder / "old")
-            except OSError as error:
-                raise PipelineError(f"writing {path} failed: {error}") from error
+        with interruptions_wait():
+            for path, folder in zip(paths, folders, strict=True):
+                try:
+                    _put(folder / "new", path, folder / "old")
+                except OSError as error:
+                    raise PipelineError(f"writing {path} failed: {error}") from error
 
 
 @contextmanager
@@ -89,7 +91,7 @@ def _clear(path: Path) -> None:
     for folder in path.parent.glob(f".{path.name}.*.partial"):
         try:
             held = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # its process has just ended
+        except OSError:  # its process has just ended, or is another user's
             continue
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,8 +5,7 @@ was never stopped. The state is kept outside of what DVC keeps, and removed when
 """
 
 import json
-import signal
-import threading
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -15,6 +14,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.files import replacing
+from pipeline.lifetime import interruptions_wait
 from pipeline.nested import differing
 
 State = dict[str, Any]
@@ -101,12 +101,13 @@ class Snapshot:
 
     @contextmanager
     def kept(self, state: Callable[[], State]) -> Iterator[None]:
-        """Has the state saved where the block ends or is interrupted, but not in the midst of an `update`."""
+        """Saves the state where the block ends or is interrupted, but not in the midst of an `update`."""
         try:
             yield
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit, PipelineError):
             if self.behind and not self._updating:
-                self.save(state())
+                with interruptions_wait():
+                    self.save(state())
             raise
         if self.behind:
             self.save(state())
@@ -115,16 +116,17 @@ class Snapshot:
     def update(self) -> Iterator[None]:
         """For a block in whose midst there is no state to save.
 
-        The first signal of `STOPS` waits for its end, if else the work of more than this block were lost.
+        The first signal of `STOPS` waits for its end, where otherwise more than this block's work were lost.
         """
-        self._updating = True
         with interruptions_wait() if self.behind else nullcontext():
+            self._updating = True
             yield
             self._updating = False
 
     def finish(self) -> None:
         """The run's outputs are there. The state stays until `clear_finished`."""
         if self.file is not None and self.file.exists():
+            os.utime(self.file)
             self.file.replace(self.file.with_suffix(FINISHED))
 
 
@@ -133,45 +135,12 @@ SHARE = 0.05
 
 FINISHED = ".finished.pt"
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals that stop a run, if Python handles them."""
-
 NOWHERE = Snapshot(None)
 """For runs that start anew after they were stopped."""
 
 
-@contextmanager
-def interruptions_wait() -> Iterator[None]:
-    """Has a signal of `STOPS` that comes while the block runs take effect at its end.
-
-    A second one takes effect at once.
-    """
-    if threading.current_thread() is not threading.main_thread():  # no signal arrives elsewhere
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in STOPS}
-    came: list[int] = []
-
-    def wait(number: int, frame: object) -> None:
-        came.append(number)
-        _handle(before)
-
-    _handle({n: wait for n in STOPS if before[n] not in (signal.SIG_IGN, signal.SIG_DFL)})
-    try:
-        yield
-    finally:
-        _handle(before)
-    if came:
-        signal.raise_signal(came[0])
-
-
-def _handle(handlers: Mapping[signal.Signals, Any]) -> None:
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 def clear_finished(folder: Path, since: float) -> None:
-    """Removes the states of finished runs that were saved before a time, in seconds since the epoch."""
+    """Removes the states of runs that were finished before a time, in seconds since the epoch."""
     for file in folder.glob(f"*{FINISHED}"):
         if file.stat().st_mtime < since:
             file.unlink(missing_ok=True)

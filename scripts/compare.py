@@ -19,7 +19,7 @@ from pipeline.nested import flatten
 from pipeline.reporting.report import figures, render
 from pipeline.reporting.results import TaskResults, read_results
 from pipeline.workspace import REPORTS, analysis_path, setup_path, training_path
-from stages.common import run_stage
+from stages.common import run_script
 
 WORKSPACE = "workspace"
 """Stands for the files as they are now, in place of a revision."""
@@ -106,4 +106,4 @@ def _differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tup
 
 
 if __name__ == "__main__":
-    run_stage(main, a=str, b=str)
+    run_script(main, a=str, b=str)

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from pipeline.errors import PipelineError
 from pipeline.lifetime import only_one
 from pipeline.snapshot import clear_finished
 from pipeline.workspace import SNAPSHOTS, lock_path
-from stages.common import PARENT, run_stage
+from stages.common import PARENT, run_script
 
 Graph = dict[str, set[str]]
 """Each stage's direct predecessors."""
@@ -77,9 +77,9 @@ def _reproduce(target: str, jobs: int) -> None:
                 else:
                     console.print(*output, sep="")
                     failed.append(stage)
-    clear_finished(SNAPSHOTS, since=time.time())
     if failed:
         raise PipelineError(f"failed, and what needs them was not run: {', '.join(failed)}")
+    clear_finished(SNAPSHOTS, since=time.time())
 
 
 MEMORY = 10e9
@@ -92,7 +92,7 @@ def fitting() -> int:
     Launching a small model's kernels takes longer than the kernels: eight trainings side by side each
     decoded and learned as fast on an H200 as one alone.
     """
-    import torch  # seconds, which who says JOBS does not wait for
+    import torch  # takes seconds, and is not needed where JOBS is given
 
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     most = len(os.sched_getaffinity(0))
@@ -166,6 +166,7 @@ class Stages:
         self.console = console
         self._said: dict[str, str] = {}  # the last line of each
         self._processes: list[subprocess.Popen[str]] = []
+        self._stopping = False
 
     def run(self, stage: str) -> list[str] | None:
         """Runs one stage. Returns the last lines that it printed if it failed."""
@@ -183,6 +184,8 @@ class Stages:
             start_new_session=True,  # Ctrl-C reaches it by `stopped_with_this` only, and once
         ) as process:
             self._processes.append(process)
+            if self._stopping:
+                self._stop(process)
             for line in process.stdout or ():  # a progress bar's "\r" ends a line, too
                 lines.append(line)
                 self._said[stage] = line.strip() or self._said[stage]
@@ -199,9 +202,15 @@ class Stages:
         try:
             yield
         except BaseException:
+            self._stopping = True
             for process in list(self._processes):
-                os.killpg(process.pid, signal.SIGINT)
+                self._stop(process)
             raise
+
+    @staticmethod
+    def _stop(process: subprocess.Popen[str]) -> None:
+        with suppress(ProcessLookupError):  # it has just ended
+            os.killpg(process.pid, signal.SIGINT)
 
     def table(self) -> Table:
         """What the stages said last, a line each."""
@@ -221,4 +230,4 @@ def _dvc(*arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main, target=str, jobs=int)
+    run_script(main, target=str, jobs=int)

@@ -10,7 +10,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import read_json, replacing
 from pipeline.reporting.tables import results_markdown
 from pipeline.workspace import REPORTS
-from stages.common import run_stage
+from stages.common import run_script
 
 README = Path("README.md")
 START, END = "<!-- results -->\n", "<!-- /results -->\n"
@@ -40,4 +40,4 @@ def with_results(text: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_script(main)

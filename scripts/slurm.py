@@ -5,7 +5,6 @@ Slurm holds it until the jobs of the stages before it have ended well. This prog
 watches. If it ends, they go on; only Ctrl-C cancels them.
 """
 
-import os
 import shlex
 import shutil
 import subprocess
@@ -25,7 +24,7 @@ from pipeline.lifetime import only_one
 from pipeline.snapshot import clear_finished
 from pipeline.workspace import SNAPSHOTS, lock_path
 from scripts.repro import RUN, Graph, ended, outdated
-from stages.common import run_stage
+from stages.common import run_script
 
 TEMPLATE = Path("scripts/slurm.sbatch")
 """What each job runs, with the resources that it asks for."""
@@ -37,9 +36,6 @@ MARK = "#STAGE"
 
 EVERY = 10.0
 """Seconds between two looks at the queue, which many share; it remembers ended jobs for minutes."""
-
-ENVIRONMENT = dict(os.environ)
-"""That of the jobs, taken before `run_stage` adds a temporary folder that ends with this process."""
 
 ENDED = {
     "BOOT_FAIL",
@@ -150,7 +146,6 @@ def _submit(stage: str, options: list[str], after: list[str]) -> str:
     names = [f"--job-name={stage}", f"--comment={_comment()}", f"--output={log}"]
     answer = subprocess.run(
         ["sbatch", "--parsable", *options, *names, str(TEMPLATE), stage],
-        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         start_new_session=True,  # Ctrl-C leaves no job of which nobody knows
@@ -227,4 +222,4 @@ def read_queue(lines: str, comment: str) -> dict[str, Job]:
 
 
 if __name__ == "__main__":
-    run_stage(main, target=str)
+    run_script(main, target=str)

@@ -6,6 +6,8 @@ there. A stage that is stopped saves its run's state first; one whose parent is 
 
 import argparse
 import ctypes
+import functools
+import importlib.metadata
 import os
 import platform
 import signal
@@ -18,12 +20,14 @@ from typing import Any
 
 import psutil
 
+from pipeline.algorithms.names import NAMES
 from pipeline.dependencies import sources
 from pipeline.errors import PipelineError
 from pipeline.files import replacing_all, sha256_of, telling_full_disks, workshop
-from pipeline.lifetime import all_live, only_one, parents, stop_after
+from pipeline.lifetime import all_live, only_one, parents, stop, stop_after
 from pipeline.nested import differing
 from pipeline.snapshot import Snapshot, clear_finished
+from pipeline.tasks import task_names
 from pipeline.workspace import SNAPSHOTS, lock_path, snapshot_path
 
 LOCK = Path("dvc.lock")
@@ -38,15 +42,21 @@ PATIENCE = 10.0
 _parents: list[psutil.Process] = []
 """The processes that this one must not outlive."""
 
+_arguments: list[str] = []
+"""The running stage's."""
+
 _snapshots: list[Snapshot] = []
 """Those of this stage."""
 
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+"""Those whose version may decide a digit."""
 
-def run_stage(main: Callable[..., None], **arguments: type) -> None:
+
+def run_script(main: Callable[..., None], **arguments: type) -> None:
     """Calls `main` with the command line's arguments, one for each of `arguments`, in their order.
 
     What the user can mend is told in a line on standard error, with exit status 1. SIGTERM and SIGHUP end
-    the stage as Ctrl-C does: half-written outputs are removed, and a run's state is saved.
+    it as Ctrl-C does: half-written outputs are removed, and a run's state is saved.
     """
     parser = argparse.ArgumentParser(description=(main.__doc__ or "").strip())
     for name, kind in arguments.items():
@@ -56,21 +66,14 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
     # Read by transformers when it is imported, which many stages never do.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    signal.signal(signal.SIGTERM, _stop)
+    # A process that is started in the background of a script is made to ignore SIGINT.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else `nohup` has it ignored
-        signal.signal(signal.SIGHUP, _stop)
-    # A process that is started in the background of a script is made to ignore it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, stop)
     _stop_with_parents()
-    run = "-".join([_module().rpartition(".")[2], *map(str, values)])
     try:
-        with only_one(lock_path(run), run, PATIENCE):
-            if LOCK.exists():
-                clear_finished(SNAPSHOTS, LOCK.stat().st_mtime)
-            with telling_full_disks(), _temporary_folder(run):
-                main(*values)
-            for snapshot in _snapshots:
-                snapshot.finish()
+        main(*values)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except PipelineError as error:
@@ -78,6 +81,24 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {place}{error.strerror or error}")
+
+
+def run_stage(main: Callable[..., None], **arguments: type) -> None:
+    """`run_script` for a stage: one of its kind at a time, which leaves no states or temporary files."""
+
+    @functools.wraps(main)
+    def stage(*values: Any) -> None:
+        _arguments.extend(map(str, values))
+        run = "-".join([_module().rpartition(".")[2], *_arguments])
+        with only_one(lock_path(run), run, PATIENCE):
+            if LOCK.exists():
+                clear_finished(SNAPSHOTS, LOCK.stat().st_mtime)
+            with telling_full_disks(), _temporary_folder(run):
+                main(*values)
+            for snapshot in _snapshots:
+                snapshot.finish()
+
+    run_script(stage, **arguments)
 
 
 @contextmanager
@@ -93,10 +114,15 @@ def outputs(*paths: Path, inputs: Callable[[], Mapping[str, Any]]) -> Iterator[l
     Raises:
         PipelineError: if they have changed meanwhile, or a place cannot be written.
     """
-    before = {**inputs(), "code": code()}
+
+    def current() -> dict[str, Any]:
+        found = inputs()
+        return {**found, "code": code(found)}
+
+    before = current()
     with replacing_all(*paths) as beside:
         yield beside
-        if changed := differing(before, {**inputs(), "code": code()}):
+        if changed := differing(before, current()):
             raise PipelineError(
                 f"{', '.join(changed)} changed while the stage ran, so its outputs were not put in place; "
                 "undo the change to have them at once, or run the stage again for new ones"
@@ -110,7 +136,7 @@ def _temporary_folder(run: str) -> Iterator[None]:
     """Has temporary files made in a folder that the next run of this name removes, should this one be killed."""
     name, outer = "TMPDIR", tempfile.tempdir
     variable = os.environ.get(name)
-    with workshop(Path(tempfile.gettempdir()) / f"learning-tools-{run}") as folder:
+    with workshop(Path(tempfile.gettempdir()) / f"learning-tools-{os.getuid()}-{run}") as folder:
         tempfile.tempdir = os.environ[name] = str(folder)
         try:
             yield
@@ -122,18 +148,29 @@ def _temporary_folder(run: str) -> Iterator[None]:
                 os.environ[name] = variable
 
 
-def _stop(number: int, frame: object) -> None:
-    sys.exit(128 + number)
+def code(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """The hashes of the files that the running stage's result depends on.
 
-
-def code() -> dict[str, str]:
-    """The hashes of the files that the running stage's result depends on."""
-    return sha256_of(*sources(_module()))
+    Tasks and algorithms are imported by name. So the task is one of the stage's arguments, and the
+    algorithm one of the inputs, which hold its section of the params.
+    """
+    tasks = [f"pipeline.tasks.{name}" for name in task_names() if name in _arguments]
+    algorithms = [f"pipeline.algorithms.{name}" for name in NAMES if name in inputs]
+    modules = [_module(), *tasks, *algorithms]
+    return sha256_of(*sorted({file for module in modules if module for file in sources(module)}))
 
 
 def snapshot_of(run: str, inputs: Mapping[str, Any], seconds: float) -> Snapshot:
     """Where a run's state is kept until its stage has ended well."""
-    _snapshots.append(Snapshot(snapshot_path(run), {**inputs, "code": code()}, seconds))
+    import torch
+
+    key = {
+        **inputs,
+        "code": code(inputs),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "threads": torch.get_num_threads(),  # sums are rounded as they are shared out
+    }
+    _snapshots.append(Snapshot(snapshot_path(run), key, seconds))
     return _snapshots[-1]
 
 
@@ -146,7 +183,9 @@ def _module() -> str:
 def _stop_with_parents() -> None:
     """Run by DVC or by make, this process is not to outlive them; run by hand, it may."""
     if os.environ.keys() & {"DVC_STAGE", "MAKELEVEL"}:
-        _parents.extend(parents())
+        if not (found := parents()):
+            sys.exit(128 + signal.SIGTERM)
+        _parents.extend(found)
     if PARENT in os.environ:
         try:
             _parents.append(psutil.Process(int(os.environ[PARENT])))

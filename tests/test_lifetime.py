@@ -7,7 +7,7 @@ import time
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.lifetime import all_live, only_one, parents
+from pipeline.lifetime import all_live, interruptions_wait, only_one, parents
 
 
 def python(code, **options):
@@ -92,3 +92,78 @@ def test_a_process_that_nobody_has_buried_does_not_live():
     assert not all_live([process])
     child.wait()
     assert not all_live([process])
+
+
+def test_a_signal_waits_until_the_block_has_ended():
+    done = []
+
+    def block():
+        with interruptions_wait():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the block")
+        done.append("what follows")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert done == ["the block"]
+
+
+def test_only_a_signal_that_comes_later_does_not_wait(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    done = []
+
+    def block():
+        with interruptions_wait():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            done.append("after two that are one")
+            now[0] += 3
+            signal.raise_signal(signal.SIGINT)
+            done.append("after the next")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert done == ["after two that are one"]
+
+
+def test_who_is_about_to_end_is_not_told_again(tmp_path):
+    """A terminal tells the whole group: the parent ends at once, and the child has work to save."""
+    code = f"""
+import signal, time
+from pathlib import Path
+from pipeline.lifetime import interruptions_wait, parents, stop, stop_after
+signal.signal(signal.SIGTERM, stop)
+stop_after(parents(), lambda: False)
+with interruptions_wait():
+    print("begun", flush=True)
+    time.sleep(4)
+    Path({str(tmp_path / "saved")!r}).touch()
+"""
+    (tmp_path / "child.py").write_text(code)
+    parent = python(
+        f"import subprocess; subprocess.run([{sys.executable!r}, {str(tmp_path / 'child.py')!r}])",
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        start_new_session=True,
+    )
+    assert parent.stdout.readline() == "begun\n"
+    os.killpg(parent.pid, signal.SIGTERM)
+    assert parent.stdout.read() == ""  # until the child has ended
+    assert (tmp_path / "saved").exists()
+
+
+def test_who_is_taken_over_by_the_first_process_has_no_parent(monkeypatch):
+    import psutil
+
+    class First:
+        pid = 1
+
+        def __init__(self, *command):
+            self.cmdline = lambda: list(command)
+
+        def name(self):
+            return "init"
+
+    for command, expected in ((["/sbin/init"], 0), (["python", "/usr/bin/dvc", "repro"], 1)):
+        monkeypatch.setattr(psutil.Process, "parents", lambda self, c=command: [First(*c)])
+        assert len(parents()) == expected

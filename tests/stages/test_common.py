@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.files import read_jsonl
 from pipeline.workspace import write_jsonl
-from stages.common import outputs, run_stage
+from stages.common import code, outputs, run_stage
 from tests.project_copy import ROOT
 
 
@@ -72,7 +72,7 @@ def test_a_stage_that_has_outlived_its_parent_overwrites_nothing(tmp_path, monke
 def test_temporary_files_of_a_killed_stage_are_removed_by_the_next(tmp_path):
     code = """
 import os, subprocess, sys, tempfile
-from stages.common import outputs, run_stage
+from stages.common import code, outputs, run_stage
 from tests.project_copy import ROOT
 def main() -> None:
     folder = tempfile.mkdtemp()
@@ -94,3 +94,11 @@ run_stage(main)
         assert stage.stdout == "2\n", stage.stderr
         left = list((tmp_path / "tmp").iterdir())
         assert len(left) == (end == "killed")
+
+
+def test_the_code_of_a_stage_has_its_task_and_its_algorithm(monkeypatch):
+    monkeypatch.setattr("stages.common._module", lambda: "stages.train")
+    monkeypatch.setattr("stages.common._arguments", ["word_problems", "1"])
+    files = code({"ppo": {}, "seed": 1}).keys()
+    assert {"pipeline/algorithms/ppo/advantages.py", "pipeline/tasks/word_problems/stories.py", "pipeline/tools/python.py"} <= files  # fmt: skip
+    assert not any("grpo" in file or "trivia" in file for file in files)
