@@ -99,10 +99,10 @@ def _reproduce(target: str) -> None:
             subprocess.run(["scancel", *going])
             print(f"cancelled: {', '.join(going)}")
         raise
-    clear_finished(SNAPSHOTS, since=time.time())
     if failed := failures(graph, last):
         logs = ", ".join(f"{stage} (see {log_of(stage)})" for stage in failed)
         raise PipelineError(f"failed, and what needs them was not run: {logs}")
+    clear_finished(SNAPSHOTS, since=time.time())
 
 
 def options_of(stage: str, template: str) -> list[str]:

@@ -99,7 +99,7 @@ def cluster(tmp_path_factory):
         yield variables
 
 
-LAUNCH = "from scripts import slurm; slurm.EVERY = 0.5; slurm.run_stage(slurm.main, target=str)"
+LAUNCH = "from scripts import slurm; slurm.EVERY = 0.5; slurm.run_script(slurm.main, target=str)"
 """As `python -m scripts.slurm`, but for a queue of its own."""
 
 
