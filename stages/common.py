@@ -88,7 +88,8 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
 
     @functools.wraps(main)
     def stage(*values: Any) -> None:
-        _arguments.extend(map(str, values))
+        _arguments[:] = map(str, values)
+        _snapshots.clear()
         run = "-".join([_module().rpartition(".")[2], *_arguments])
         with only_one(lock_path(run), run, PATIENCE):
             if LOCK.exists():
