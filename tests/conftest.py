@@ -1,6 +1,7 @@
 """Fixtures: the tiny tokenizer and models of `tests.tiny`."""
 
 import os
+import signal
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
@@ -8,6 +9,7 @@ os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 import pytest
 import torch
 
+from pipeline.lifetime import STOPS
 from pipeline.models.policy import CausalLMWithValueHead
 from tests.tiny import make_model, make_tokenizer
 
@@ -37,3 +39,13 @@ def policy(model):
     policy = CausalLMWithValueHead(model)
     torch.nn.init.normal_(policy.v_head.weight, generator=torch.Generator().manual_seed(1))
     return policy
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """Ctrl-C works, also where the tests run in the background, and no test leaves a handler behind."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
