@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import PipelineError
@@ -170,6 +171,16 @@ def read_jsonl(path: Path, kind: Any, made_by: str) -> list[Any]:
     if not lines[-1]:  # after the last line's end
         lines.pop()
     return [_checked(line, known, path, number, made_by) for number, line in enumerate(lines, 1)]
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds that users write. Raises PipelineError if it cannot be read."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise PipelineError(f"{path}: {error.strerror}; run from the project's folder") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _text(path: Path, made_by: str) -> str:

@@ -50,10 +50,7 @@ def only_one(file: Path, what: str, seconds: float = 0) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError as error:
-                if not isinstance(error, BlockingIOError):
-                    print(f"warning: {file} cannot be locked: start {what} once at a time only")
-                    break
+            except BlockingIOError:
                 if time.monotonic() < latest:
                     time.sleep(0.1)
                     continue
@@ -66,6 +63,9 @@ def only_one(file: Path, what: str, seconds: float = 0) -> Iterator[None]:
                 raise PipelineError(
                     f"{what} is running already ({held}): wait until it has ended, or stop it"
                 ) from None
+            except OSError:  # a file system without locks
+                print(f"warning: {file} cannot be locked: start {what} once at a time only")
+                break
         lock.truncate(0)
         json.dump({"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}, lock)
         lock.flush()

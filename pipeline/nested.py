@@ -16,6 +16,6 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The keys, with dots, whose values are not the same in both."""
+    """The keys, with dots and in their order, whose values are not the same in both."""
     first, second = flatten(one), flatten(other)
-    return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
+    return [key for key in first | second if first.get(key) != second.get(key)]

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -25,6 +24,7 @@ from pipeline.algorithms import NAMES, load_algorithm
 from pipeline.environment.environment import EnvironmentSettings
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import EvaluationSettings
+from pipeline.files import read_yaml
 from pipeline.models.fetch import ModelSource
 from pipeline.models.machine import Machine
 from pipeline.tasks import load_task, task_names
@@ -110,12 +110,7 @@ def load_params(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = No
     Args:
         changes: values to take instead of the file's, by key, dots between its parts.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise PipelineError(f"{path}: {error.strerror}; run from the project's folder") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise PipelineError(f"{path}: expected `key: value` pairs, as in the committed file")
     for key, value in (changes or {}).items():

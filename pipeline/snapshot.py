@@ -60,18 +60,15 @@ class Snapshot:
         try:
             saved = torch.load(file, map_location="cpu", weights_only=True)
             key, state = saved["key"], saved["state"]
-        except (
-            Exception
-        ) as error:  # torch's, pickle's and zipfile's, for a file that is none of ours
+        except Exception as error:  # torch's, pickle's and zipfile's, for a file that is not ours
             raise PipelineError(
                 f"{file}: not a snapshot ({type(error).__name__}); remove it, and the run begins anew"
             ) from error
         if key == self.key:
             print(f"going on from {file}")
             return state
-        print(
-            f"{file} is of a run with another {', '.join(differing(key, self.key))}: beginning anew"
-        )
+        other = ", ".join(sorted(differing(key, self.key)))
+        print(f"{file} is of a run with another {other}: beginning anew")
         return None
 
     def save(self, state: State) -> None:
@@ -125,9 +122,9 @@ class Snapshot:
 
     def finish(self) -> None:
         """The run's outputs are there. The state stays until `clear_finished`."""
-        if self.file is not None and self.file.exists():
+        if self.file and self.finished and self.file.exists():
             os.utime(self.file)
-            self.file.replace(self.file.with_suffix(FINISHED))
+            self.file.replace(self.finished)
 
 
 SHARE = 0.05

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from pipeline.errors import PipelineError
-from pipeline.files import broken, check, read_json, read_jsonl, read_text, require
+from pipeline.files import broken, check, read_json, read_jsonl, read_text, read_yaml, require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -343,12 +342,7 @@ def _require_columns(table: pd.DataFrame, columns: Sequence[str], path: Path, ma
 
 def read_arms() -> dict[str, dict[str, Any]]:
     """What each arm of the studies changes of the params. Raises PipelineError if that cannot be read."""
-    try:
-        arms = yaml.safe_load(ARMS.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise PipelineError(f"{ARMS}: {error.strerror}; run from the project's folder") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{ARMS}: not valid YAML: {' '.join(str(error).split())}") from error
+    arms = read_yaml(ARMS)
     if not isinstance(arms, dict) or not all(isinstance(each, dict) for each in arms.values()):
         raise PipelineError(f"{ARMS}: expected `arm: {{key: value}}`, as in the committed file")
     return arms

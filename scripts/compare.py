@@ -15,7 +15,7 @@ from dvc.scm import SCMError
 
 from pipeline.errors import PipelineError
 from pipeline.files import replacing
-from pipeline.nested import flatten
+from pipeline.nested import differing, flatten
 from pipeline.reporting.report import figures, render
 from pipeline.reporting.results import TaskResults, read_results
 from pipeline.workspace import REPORTS, analysis_path, setup_path, training_path
@@ -101,8 +101,7 @@ def _side_by_side(first: TaskResults, second: TaskResults) -> TaskResults:
 def _differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The params that differ, keys with dots."""
     one, other = flatten(first), flatten(second)
-    keys = [key for key in one | other if one.get(key) != other.get(key)]
-    return {key: (one.get(key, "none"), other.get(key, "none")) for key in keys}
+    return {key: (one.get(key, "none"), other.get(key, "none")) for key in differing(first, second)}
 
 
 if __name__ == "__main__":

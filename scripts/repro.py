@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from graphlib import TopologicalSorter
@@ -77,6 +77,11 @@ def _reproduce(target: str, jobs: int) -> None:
                 else:
                     console.print(*output, sep="")
                     failed.append(stage)
+    conclude(failed)
+
+
+def conclude(failed: Sequence[str]) -> None:
+    """Tells of the stages that failed; where none did, all runs are on DVC's record: their states go."""
     if failed:
         raise PipelineError(f"failed, and what needs them was not run: {', '.join(failed)}")
     clear_finished(SNAPSHOTS, since=time.time())

@@ -21,9 +21,8 @@ from rich.table import Table
 
 from pipeline.errors import PipelineError
 from pipeline.lifetime import only_one
-from pipeline.snapshot import clear_finished
-from pipeline.workspace import SNAPSHOTS, lock_path
-from scripts.repro import RUN, Graph, ended, outdated
+from pipeline.workspace import lock_path
+from scripts.repro import RUN, Graph, conclude, ended, outdated
 from stages.common import run_script
 
 TEMPLATE = Path("scripts/slurm.sbatch")
@@ -99,10 +98,7 @@ def _reproduce(target: str) -> None:
             subprocess.run(["scancel", *going])
             print(f"cancelled: {', '.join(going)}")
         raise
-    if failed := failures(graph, last):
-        logs = ", ".join(f"{stage} (see {log_of(stage)})" for stage in failed)
-        raise PipelineError(f"failed, and what needs them was not run: {logs}")
-    clear_finished(SNAPSHOTS, since=time.time())
+    conclude([f"{stage} (see {log_of(stage)})" for stage in failures(graph, last)])
 
 
 def options_of(stage: str, template: str) -> list[str]:

@@ -123,7 +123,7 @@ def outputs(*paths: Path, inputs: Callable[[], Mapping[str, Any]]) -> Iterator[l
     before = current()
     with replacing_all(*paths) as beside:
         yield beside
-        if changed := differing(before, current()):
+        if changed := sorted(differing(before, current())):
             raise PipelineError(
                 f"{', '.join(changed)} changed while the stage ran, so its outputs were not put in place; "
                 "undo the change to have them at once, or run the stage again for new ones"

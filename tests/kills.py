@@ -100,6 +100,19 @@ def litter(folder: Path) -> list[str]:
     return [str(f.relative_to(folder)) for f in found if not f.name.endswith(".finished.pt")]
 
 
+def begin(folder: Path, command: str, output: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """Starts a command in a session of its own, as a terminal would."""
+    return subprocess.Popen(
+        COMMANDS[command],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
 def reproduce(folder: Path, command: str = "dvc") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         COMMANDS[command],
@@ -129,14 +142,7 @@ def kill(folder: Path, how: Kill) -> float | None:
 
     None if it had ended before.
     """
-    first = subprocess.Popen(
-        COMMANDS[how.command],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    first = begin(folder, how.command, output=subprocess.DEVNULL)
     time.sleep(how.after)
     processes = family(first.pid)
     if first.poll() is not None or not processes:

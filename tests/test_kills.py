@@ -7,9 +7,8 @@ import psutil
 import pytest
 
 from tests.kills import (
-    COMMANDS,
-    ENVIRONMENT,
     OUTPUTS,
+    begin,
     family,
     forget,
     litter,
@@ -35,15 +34,7 @@ def project(tmp_path_factory):
 def start(project, command):
     """Starts a training, and halts its stage as soon as it has saved a state. Returns all processes."""
     before = modified(project)
-    process = subprocess.Popen(
-        COMMANDS[command],
-        cwd=project,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process = begin(project, command)
     while modified(project) == before:
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.01)
@@ -93,9 +84,7 @@ def test_whatever_stops_a_training_it_ends_with_the_same_bytes(project):
     set_params(project, {"arithmetic.train.episodes_per_step": 8})
 
     # DVC is killed when the stage has ended, before it is on record.
-    training = subprocess.Popen(
-        COMMANDS["dvc"], cwd=project, env=ENVIRONMENT, stdout=subprocess.DEVNULL
-    )
+    training = begin(project, "dvc", output=subprocess.DEVNULL)
     while not (project / OUTPUTS[0]).exists():
         assert training.poll() is None
         time.sleep(0.001)
