@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OURS = ("wiki", "python", "evaluation", "report", "tracking", "pipeline")
+OURS = ("wiki", "python", "evaluation", "report", "tracking", "lora", "pipeline")
 TORCH = "jinja2"  # torch itself depends on it
 CALCULATES = """
 import sys
