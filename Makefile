@@ -6,11 +6,15 @@
 #                 are cores and 10 GB of memory for each, the GPU's, too; without a GPU up to 3
 #   LAUNCHER      slurm: `make repro` and `make studies` run each stage as a job of a Slurm cluster, as many at
 #                 a time as it has room for; scripts/slurm.sbatch says what each needs, docs/clusters.md the rest
+#   PRESET        `make repro` puts this recipe of presets/ into params.yaml first
+#   BUNDLE, PART, WHEELS   of `make bundle`: the folder to make, gigabytes of a part at most, version of Python
 #   ARGS          more arguments for the command that `make test`, `make oracle` or `make bench` runs
 
 PYTHON ?= python3
 JOBS ?= 0
 LAUNCHER ?= local
+BUNDLE ?= bundle
+PART ?= 2
 TORCH_VERSION = $(shell sed -n 's/^torch==//p' requirements.lock)
 # Where PyTorch keeps its CPU builds; asked only where there is no NVIDIA driver.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -25,12 +29,12 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export DVC_NO_ANALYTICS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help repro results studies check smoke test fuzz compare oracle torture soak bench lint format lock clean
+.PHONY: help repro results studies check preset bundle smoke test fuzz compare oracle torture soak bench lint format lock clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-repro: check  ## the whole pipeline, from the model to the report
+repro: $(if $(PRESET),preset) check  ## the whole pipeline, from the model to the report; PRESET: a recipe's name
 	@test -e .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
 	$(call reproduce,report)
 	python -m scripts.results_table
@@ -44,6 +48,12 @@ studies: check  ## the same trainings with params varied, from many seeds: hours
 
 check: .venv/installed  ## whether params.yaml is right
 	@python -m pipeline.params
+
+preset: .venv/installed  ## the recipe PRESET into params.yaml
+	@python -m scripts.preset "$(PRESET)"
+
+bundle: .venv/installed  ## what a machine without a network needs, in parts: docs/clusters.md
+	TORCH_CPU_INDEX=$(TORCH_CPU_INDEX) python -m scripts.bundle "$(BUNDLE)" "$(PART)" "$(WHEELS)"
 
 smoke: .venv/installed  ## the whole graph with a few steps, in a copy
 	rm -rf .smoke

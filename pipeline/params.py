@@ -117,7 +117,9 @@ def load_params(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = No
         *sections, last = key.split(".")
         section = content
         for name in sections:
-            section = section.setdefault(name, {})
+            if not isinstance(section.get(name), dict):
+                section[name] = {}
+            section = section[name]
         section[last] = value
     model = _full_model()
     try:

@@ -21,7 +21,8 @@ import yaml
 from pipeline.models.fetch import SOURCE_FILE
 from pipeline.models.policy import save_model
 from pipeline.workspace import BASE
-from tests.project_copy import ROOT, git, set_params
+from scripts.preset import set_params
+from tests.project_copy import ROOT, git
 from tests.tiny import make_model, make_tokenizer
 
 STAGE = "train@arithmetic-1"
@@ -46,7 +47,7 @@ def make_project(folder: Path, **train: object) -> None:
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "params.yaml", folder)
     set_params(
-        folder,
+        folder / "params.yaml",
         {
             "tasks": ["arithmetic"],
             "snapshot_seconds": 0.2,

@@ -11,6 +11,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from scripts.preset import set_params
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -32,24 +34,11 @@ def copy_project(destination: Path, overrides: dict[str, Any], share_cache: bool
         (destination / ".dvc/config.local").write_text(
             f"[cache]\n    dir = {ROOT / '.dvc/cache'}\n"
         )
-    set_params(destination, overrides)
+    set_params(destination / "params.yaml", overrides)
     if not (destination / ".git").exists():
         git(destination, "init", "-q")
     git(destination, "add", "-A")
     git(destination, "commit", "-qm", "a copy", "--allow-empty")
-
-
-def set_params(project: Path, overrides: dict[str, Any]) -> None:
-    """Changes values in the project's params.yaml; keys have dots."""
-    yaml = YAML()
-    params = yaml.load(project / "params.yaml")
-    for key, value in overrides.items():
-        section = params
-        *path, last = key.split(".")
-        for part in path:
-            section = section[part]
-        section[last] = value
-    yaml.dump(params, project / "params.yaml")
 
 
 def git(project: Path, *arguments: str) -> None:

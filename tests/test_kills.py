@@ -6,6 +6,7 @@ import time
 import psutil
 import pytest
 
+from scripts.preset import set_params
 from tests.kills import (
     OUTPUTS,
     begin,
@@ -17,7 +18,6 @@ from tests.kills import (
     reproduce,
     stage_of,
 )
-from tests.project_copy import set_params
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -75,13 +75,13 @@ def test_whatever_stops_a_training_it_ends_with_the_same_bytes(project):
 
     # A parameter is edited meanwhile: the outputs would be on record as made by it.
     training, _, stage = start(project, "dvc")
-    set_params(project, {"arithmetic.train.episodes_per_step": 16})
+    set_params(project / "params.yaml", {"arithmetic.train.episodes_per_step": 16})
     stage.resume()
     told = training.communicate()[0]
     assert training.returncode
     assert "error: arithmetic.train.episodes_per_step changed while the stage ran" in told
     assert not any((project / output).exists() for output in OUTPUTS)
-    set_params(project, {"arithmetic.train.episodes_per_step": 8})
+    set_params(project / "params.yaml", {"arithmetic.train.episodes_per_step": 8})
 
     # DVC is killed when the stage has ended, before it is on record.
     training = begin(project, "dvc", output=subprocess.DEVNULL)
@@ -107,7 +107,7 @@ def test_dvc_killed_alone_takes_the_stage_with_it_and_another_key_is_not_resumed
     processes[0].kill()
     stage.resume()
     assert gone(processes)
-    set_params(project, {"ppo.lam": 0.9})
+    set_params(project / "params.yaml", {"ppo.lam": 0.9})
     other = reproduce(project)
     assert other.returncode == 0
     assert f"{STATE} is of a run with another ppo.lam: beginning anew" in other.stdout

@@ -15,7 +15,8 @@ from pipeline.evaluation.labels import Label
 from pipeline.files import sha256
 from pipeline.models.policy import save_model
 from pipeline.workspace import WEIGHTS_FILE
-from tests.project_copy import copy_project, git, set_params
+from scripts.preset import set_params
+from tests.project_copy import copy_project, git
 from tests.tiny import make_model, make_tokenizer
 
 pytestmark = pytest.mark.timeout(
@@ -200,7 +201,7 @@ def test_another_corpus_reruns_the_index_and_what_follows_but_not_arithmetic(pro
     copy = project.parent / "documents.jsonl"
     longer.write_text(copy.read_text() + json.dumps({"id": "x", "contents": "X\nMore."}) + "\n")
     try:
-        set_params(project, {"corpus.path": str(longer)})
+        set_params(project / "params.yaml", {"corpus.path": str(longer)})
         printed = run(project, "dvc", "repro", *(f"demonstrate@{task}" for task in TASKS))
         affected = run(project, "dvc", "status", "dvc.yaml", "--json")
     finally:
@@ -262,7 +263,7 @@ def test_the_same_seed_gives_the_same_results(project):
 def test_a_param_affects_only_the_stages_that_read_it(project, key, value, affected):
     params = (project / "params.yaml").read_text()
     try:
-        set_params(project, {key: value})
+        set_params(project / "params.yaml", {key: value})
         changed = json.loads(run(project, "dvc", "status", "dvc.yaml", "--json"))
     finally:
         (project / "params.yaml").write_text(params)
@@ -284,7 +285,7 @@ def test_a_param_affects_only_the_stages_that_read_it(project, key, value, affec
 def test_a_bad_param_is_named_and_costs_no_output(project, key, value, complaint):
     params = (project / "params.yaml").read_text()
     try:
-        set_params(project, {key: value})
+        set_params(project / "params.yaml", {key: value})
         printed = run(project, "dvc", "repro", status=255)
     finally:
         (project / "params.yaml").write_text(params)
