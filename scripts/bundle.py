@@ -127,17 +127,19 @@ class PartsWriter:
 
 def download_wheels(folder: Path, python: str) -> None:
     """The wheels of all packages that are installed here, for this kind of machine and a version of Python."""
-    installed = _run(sys.executable, "-m", "pip", "freeze", "--exclude", "learning-tools")
+    freeze = _run(sys.executable, "-m", "pip", "freeze", "--exclude", "learning-tools")
+    installed = [*freeze.splitlines(), *BUILD]
+    torch = [requirement for requirement in installed if requirement.startswith("torch==")]
     foreign = ["--python-version", python, "--only-binary", ":all:"] if python != HERE else []
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     pip += ["download", "--dest"] if foreign else ["wheel", "--wheel-dir"]
     pip += [str(folder), "--quiet", "--no-deps", *foreign]
-    for requirement in (*installed.splitlines(), *BUILD):
-        try:
-            _run(*pip, requirement)
-        except PipelineError:
-            # PyTorch keeps builds like 2.13.0+cpu on an index of its own.
-            _run(*pip, "--extra-index-url", os.environ.get("TORCH_CPU_INDEX", ""), requirement)
+    _run(*pip, *(requirement for requirement in installed if requirement not in torch))
+    try:
+        _run(*pip, *torch)
+    except PipelineError:
+        # PyTorch keeps builds like 2.13.0+cpu on an index of its own.
+        _run(*pip, "--extra-index-url", os.environ.get("TORCH_CPU_INDEX", ""), *torch)
 
 
 def _push(folder: Path) -> None:
