@@ -123,10 +123,8 @@ class TextEnvironment:
         Returns:
             The episodes, ended and with their rewards.
         """
-        # Tokens beyond the model's positions are left out: nothing is written after them, and what has
-        # none cannot be scored.
-        openings = [self.protocol.opening(query) for query in queries]
-        episodes = [TextHistory(o.text, o.tokens[: self.max_positions]) for o in openings]
+        openings = [self._opening(query) for query in queries]
+        episodes = [TextHistory(opening.text, opening.tokens) for opening in openings]
         places = [
             Place(seed, step, number)
             for number in (range(len(queries)) if numbers is None else numbers)
@@ -148,6 +146,17 @@ class TextEnvironment:
         for episode, reward in zip(episodes, self._numbers(rewards, len(episodes))):
             episode.reward = reward
         return episodes
+
+    def _opening(self, query: str) -> Segment:
+        """The prompt and the question, as much of them as the model has positions for.
+
+        What is beyond cannot be scored, and nothing is written after it.
+        """
+        opening = self.protocol.opening(query)
+        tokens = opening.tokens[: self.max_positions]
+        if len(tokens) == len(opening.tokens):
+            return opening
+        return Segment(self.protocol.codec.decode(tokens), tokens, "prompt")
 
     def _numbers(self, rewards: Any, count: int) -> list[float]:
         """What the reward function returned, as numbers. Raises TypeError if that is something else."""
