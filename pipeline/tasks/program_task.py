@@ -6,16 +6,17 @@ what it printed, the result.
 
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.answers import numeric_match
 from pipeline.errors import PipelineError
-from pipeline.tasks import Demonstration, Problem, Task
+from pipeline.tasks import Demonstration, Layout, Problem, ShownCall, Task
 from pipeline.tasks.result import handed_in
 from pipeline.tools import Tool, ToolError
-from pipeline.tools.protocol import RESPONSE, SUBMIT, holds_tag, render_call
+from pipeline.tools.protocol import holds_tag
 from pipeline.tools.python import PythonInterpreter
 
 TOOL_NAME = "PythonInterpreter"
@@ -42,6 +43,16 @@ class ProgramTask(Task):
 
     Tools = InterpreterSettings
     packages = ("pydantic-monty",)
+    layout = Layout(
+        head="Solve each problem with a program.", argument="\n{}", result="\nResult = {} "
+    )
+    instruction = (
+        "Solve the problem with a Python program that prints the answer, and run it with the tool. "
+        "End your last message with a line that holds Result= and the number, and nothing else."
+    )
+    descriptions: ClassVar[Mapping[str, str]] = {
+        TOOL_NAME: "Runs a Python program. It puts out what the program prints."
+    }
 
     @abstractmethod
     def program(self, problem: Problem) -> str | None:
@@ -56,7 +67,8 @@ class ProgramTask(Task):
             program = None if holds_tag(problem["question"]) else self.program(problem)
             printed = _printed(tools[TOOL_NAME], program) if program else ""
             if program and numeric_match(printed, problem["answer"]):
-                found.append(_written(self.query(problem), program, printed))
+                call = ShownCall(TOOL_NAME, program, printed)
+                found.append(Demonstration(problem["question"], [call], printed))
             if len(found) == SHOTS + count:
                 break
         if len(found) < SHOTS:
@@ -64,11 +76,7 @@ class ProgramTask(Task):
                 f"{self.name}: no two of the training problems can be demonstrated: there must be "
                 f"more ({self.name}.data.train), and solutions need marks like <<12/60=0.2>>"
             )
-        shots = "".join(demonstration.text for demonstration in found[:SHOTS])
-        return "Solve each problem with a program." + shots, found[SHOTS:]
-
-    def query(self, problem: Problem) -> str:
-        return f"\n\nQ: {problem['question']}\n"
+        return found[:SHOTS], found[SHOTS:]
 
     def reward(self, answer_text: str, problem: Problem) -> float:
         """1 if the result is the right number."""
@@ -93,14 +101,3 @@ def _printed(interpreter: Tool, program: str) -> str:
         return str(interpreter(program))
     except ToolError:
         return ""
-
-
-def _written(query: str, program: str, printed: str) -> Demonstration:
-    return Demonstration(
-        query,
-        (
-            ("model", render_call(TOOL_NAME, f"\n{program}")),
-            ("tool", printed + RESPONSE),
-            ("model", f"\nResult = {printed} {SUBMIT}"),
-        ),
-    )

@@ -37,7 +37,5 @@ def test_a_question_that_holds_a_tag_is_not_demonstrated():
         {"id": q, "question": q, "answer": "3", "solution": "1+2=<<1+2=3>>3\n"}
         for q in ("one?", "two<submit>?", "three?")
     ]
-    prompt, _ = TASK.demonstrate(problems, {"PythonInterpreter": lambda program: "3"}, 0)
-    assert "one?" in prompt
-    assert "three?" in prompt
-    assert "two" not in prompt
+    shots, _ = TASK.demonstrate(problems, {"PythonInterpreter": lambda program: "3"}, 0)
+    assert [shot.question for shot in shots] == ["one?", "three?"]
