@@ -17,9 +17,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import PipelineError
+from pipeline.models.machine import Machine
+from pipeline.workspace import ADAPTER_FILE
 
-ADAPTER = "default"
-"""The name that peft gives an adapter if it is told none."""
+PREFIX = "base_model.model."
+"""What peft puts before the names of an adapter's weights in its file."""
 
 
 class LoraSettings(BaseModel):
@@ -86,6 +88,52 @@ def attach(model: Any, settings: LoraSettings, seed: int = 0, base: Path | None 
     for parameter in model.parameters():
         if parameter.requires_grad:  # updates of 2e-5 would be lost in bfloat16's eight bits
             parameter.data = parameter.data.float()
+
+
+def load_adapter(model: Any, folder: Path, base: str) -> list[str]:
+    """Gives a model the adapter that is kept in the folder, to be trained further.
+
+    Args:
+        base: see `attach`.
+
+    Returns:
+        The names of weights that the file lacks.
+
+    Raises:
+        Exception: of the libraries' kinds, for a file that is broken or of another model.
+    """
+    import torch
+    from peft import PeftConfig, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    config = PeftConfig.from_pretrained(folder)
+    config.inference_mode = False
+    with torch.random.fork_rng(devices=[]):
+        model.add_adapter(config)
+    config.base_model_name_or_path = base
+    weights = load_file(folder / ADAPTER_FILE)
+    report = set_peft_model_state_dict(
+        model, {name.removeprefix(PREFIX): x for name, x in weights.items()}
+    )
+    if unknown := report.unexpected_keys:
+        raise ValueError(f"there is no place for {unknown[0]}")
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return sorted(trained & set(report.missing_keys))
+
+
+def set_trained(
+    model: Any, settings: LoraSettings | None, machine: Machine, seed: int, base: Path
+) -> None:
+    """Makes ready what a stage trains: an adapter, or without settings all of the model.
+
+    An adapter that the model has, of a warm start, becomes part of its weights. See `attach`.
+    """
+    if settings is None:
+        merged(model)
+        return
+    attach(model, settings, seed, base)
+    if machine.resolve_precision() == "bfloat16":
+        halve(model)
 
 
 def _targets(model: Any, wanted: Any) -> Any:

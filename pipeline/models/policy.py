@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.errors import PipelineError
-from pipeline.models.lora import ADAPTER, has_adapter, merged, require_peft, without_wrapper
+from pipeline.models.lora import has_adapter, load_adapter, merged, require_peft, without_wrapper
 from pipeline.workspace import ADAPTER_CONFIG, base_of
 
 VALUE_HEAD_FILE = "value_head.pt"
@@ -83,14 +83,13 @@ def _load(folder: Path | str) -> tuple[Any, Any]:
         raise PipelineError(f"{file}: base_model_name_or_path: {error}") from error
     require_peft()
     try:
-        report = model.load_adapter(str(folder), is_trainable=True)
+        missing = load_adapter(model, file.parent, below)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # as above
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PipelineError(f"model: cannot load {folder} on {below}: {reason}") from error
-    if missing := sorted(report.missing_keys):
+    if missing:
         raise PipelineError(f"model: cannot load {folder}: its weights lack {missing[0]}")
-    model.peft_config[ADAPTER].base_model_name_or_path = below
     return model, tokenizer
 
 
