@@ -106,13 +106,13 @@ def load_adapter(model: Any, folder: Path, base: str) -> list[str]:
     from peft import PeftConfig, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    config = PeftConfig.from_pretrained(folder)
+    config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = False
     with torch.random.fork_rng(devices=[]):
         model.add_adapter(config)
     config.base_model_name_or_path = base
     weights = load_file(folder / ADAPTER_FILE)
-    report = set_peft_model_state_dict(
+    report: Any = set_peft_model_state_dict(
         model, {name.removeprefix(PREFIX): x for name, x in weights.items()}
     )
     if unknown := report.unexpected_keys:
