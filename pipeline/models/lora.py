@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import PipelineError
-from pipeline.models.machine import Machine
 from pipeline.workspace import ADAPTER_FILE
 
 PREFIX = "base_model.model."
@@ -122,17 +121,20 @@ def load_adapter(model: Any, folder: Path, base: str) -> list[str]:
 
 
 def set_trained(
-    model: Any, settings: LoraSettings | None, machine: Machine, seed: int, base: Path
+    model: Any, settings: LoraSettings | None, precision: str, seed: int, base: Path
 ) -> None:
     """Makes ready what a stage trains: an adapter, or without settings all of the model.
 
     An adapter that the model has, of a warm start, becomes part of its weights. See `attach`.
+
+    Args:
+        precision: of matrix products; for "bfloat16" the frozen weights are kept in it, see `halve`.
     """
     if settings is None:
         merged(model)
         return
     attach(model, settings, seed, base)
-    if machine.resolve_precision() == "bfloat16":
+    if precision == "bfloat16":
         halve(model)
 
 
