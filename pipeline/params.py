@@ -26,6 +26,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import EvaluationSettings
 from pipeline.files import read_yaml
 from pipeline.models.fetch import ModelSource
+from pipeline.models.lora import LoraSettings, require_peft
 from pipeline.models.machine import Machine
 from pipeline.tasks import load_task, task_names
 from pipeline.tools.wiki.corpus import CorpusSettings
@@ -60,6 +61,12 @@ class TaskParams(BaseModel):
     train: TrainSettings
 
 
+class ModelParams(ModelSource):
+    """Where the model comes from, and whether all of it is trained or an adapter."""
+
+    lora: LoraSettings | None
+
+
 class TrainParams(BaseModel):
     """How all tasks are trained."""
 
@@ -79,7 +86,7 @@ class Params(BaseModel):
     ]
     tracking: list[str]
     snapshot_seconds: float = Field(ge=0, allow_inf_nan=False)
-    model: ModelSource
+    model: ModelParams
     corpus: CorpusSettings
     machine: Machine
     evaluation: EvaluationSettings
@@ -128,6 +135,8 @@ def load_params(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = No
         lines = [f"{path}: {_explain(model, problem)}" for problem in error.errors()]
         raise PipelineError("\n".join(lines)) from None
     load_algorithm(params.train.algorithm)
+    if params.model.lora:
+        require_peft()
     for name in params.tasks:
         load_task(name)
         params.task(name)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from pipeline.errors import PipelineError
 from pipeline.files import broken, check, read_json, read_jsonl, read_text, read_yaml, require
@@ -19,7 +19,20 @@ BASE = Path("data/models/base")
 """The model that every task starts from."""
 
 WEIGHTS_FILE = "model.safetensors"
-"""In the folder of a model, its weights. Without it a folder holds no model."""
+"""In the folder of a model, its weights."""
+
+ADAPTER_FILE = "adapter_model.safetensors"
+"""In the folder of a policy that was trained by LoRA, the adapter's weights."""
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""Beside it, what it was attached to, and how."""
+
+
+class AdapterConfig(BaseModel):
+    """What is needed of an adapter's configuration."""
+
+    model_config = ConfigDict(extra="allow")
+    base_model_name_or_path: str = Field(min_length=1)
 
 
 DOCUMENTS = Path("data/wiki/documents.jsonl.gz")
@@ -185,7 +198,7 @@ def seed_of(checkpoint: str) -> int | None:
 def checkpoint_path(task: str, checkpoint: str) -> Path:
     """The folder of a model: "base", "sft" after the task's warm start, or "rl-<seed>" after its training.
 
-    Where the task has no warm start, that of "sft" is without `WEIGHTS_FILE`.
+    Where the task has no warm start, that of "sft" holds no model.
     """
     return BASE if checkpoint == "base" else BASE.parent / f"{task}-{checkpoint}"
 
@@ -196,6 +209,41 @@ def checkpoint_stage(task: str, checkpoint: str) -> str:
     if seed is not None:
         return f"train@{task}-{seed}"
     return "fetch_model" if checkpoint == "base" else f"warm_start@{task}"
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether there are weights in the folder, or an adapter for others."""
+    return (folder / WEIGHTS_FILE).exists() or (folder / ADAPTER_FILE).exists()
+
+
+def weights_files(folder: Path, made_by: str) -> list[Path]:
+    """The files with a model's weights: an adapter's, then those of what it was attached to.
+
+    Raises PipelineError if one is not there; it names the stage `made_by` of the first.
+    """
+    if not (folder / ADAPTER_CONFIG).exists():
+        return [require(folder / WEIGHTS_FILE, made_by)]
+    below = Path(base_of(folder))
+    return [require(folder / ADAPTER_FILE, made_by), *weights_files(below, made_by)]
+
+
+def base_of(folder: Path) -> str:
+    """The folder of the model that the adapter in a folder was attached to, or its name on the hub.
+
+    The adapter's configuration names it. A folder of that name beside the adapter's is taken first: so
+    models that were moved or pulled together find each other, whatever the working folder is.
+
+    Raises PipelineError if the configuration names none.
+    """
+    file = folder / ADAPTER_CONFIG
+    try:
+        name = AdapterConfig.model_validate_json(file.read_bytes()).base_model_name_or_path
+    except ValueError as error:
+        raise PipelineError(
+            f"{file}: expected an adapter's configuration, with base_model_name_or_path"
+        ) from error
+    beside = folder.parent / Path(name).name
+    return str(beside) if beside.is_dir() and not beside.samefile(folder) else name
 
 
 def training_path(task: str, seed: int) -> Path:

@@ -12,15 +12,16 @@ from pipeline.files import require, sha256, sha256_of
 from pipeline.params import Params, load_params
 from pipeline.tasks import load_task, read_demonstration
 from pipeline.workspace import (
-    WEIGHTS_FILE,
     checkpoint_path,
     checkpoint_stage,
     episodes_path,
+    holds_model,
     problems_path,
     read_problems,
     read_setup,
     seed_of,
     setup_files,
+    weights_files,
 )
 from stages.common import outputs, run_stage, snapshot_of
 
@@ -29,7 +30,7 @@ def main(name: str, checkpoint: str) -> None:
     """Writes data/episodes/<task>/<checkpoint>.parquet; `checkpoint` is "base", "sft" or "rl-<seed>".
     Without a warm start, the table of "sft" is empty."""
     model = require(checkpoint_path(name, checkpoint), checkpoint_stage(name, checkpoint))
-    empty = checkpoint == "sft" and not (model / WEIGHTS_FILE).exists()
+    empty = checkpoint == "sft" and not holds_model(model)
     params = load_params()
     with outputs(
         episodes_path(name, checkpoint),
@@ -51,7 +52,7 @@ def inputs(params: Params, name: str, model: Path, checkpoint: str) -> dict[str,
         "sha256": sha256_of(
             require(problems_path(name, "test"), f"prepare@{name}"),
             *setup_files(name),
-            require(model / WEIGHTS_FILE, checkpoint_stage(name, checkpoint)),
+            *weights_files(model, checkpoint_stage(name, checkpoint)),
         ),
     }
 
@@ -92,7 +93,7 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str, run: str) 
         "checkpoint": checkpoint.partition("-")[0],
         "training_seed": seed,
         "sampling_seed": settings.seed,
-        "weights_sha256": sha256(model / WEIGHTS_FILE),
+        "weights_sha256": sha256(weights_files(model, made_by)[0]),
     }
     decisive = inputs(params, name, model, checkpoint)
     snapshot = snapshot_of(f"evaluate-{run}", decisive, params.snapshot_seconds)

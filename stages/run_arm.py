@@ -52,11 +52,12 @@ def read_arm(arm: str) -> Params:
 
 def load_arm(arm: str, changes: Mapping[str, Any]) -> Params:
     """The params as an arm has them. Raises PipelineError for those that would change nothing."""
-    for_all = {"evaluation", "machine", "train", *NAMES}
+    for_all = {"evaluation", "machine", "model.lora", "train", *NAMES}
     of_a_task = {"environment", "tools", "train"}
     for key in changes:
         first, second = [*key.split("."), ""][:2]
-        if second not in of_a_task if first in task_names() else first not in for_all:
+        of_all = not for_all.isdisjoint((first, f"{first}.{second}"))
+        if second not in of_a_task if first in task_names() else not of_all:
             raise PipelineError(
                 f"{ARMS}: {arm}: {key} would change nothing: a run starts from the problems, prompt and "
                 f"model that are there; an arm can change {', '.join(sorted(for_all))}, and a task's "

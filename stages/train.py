@@ -14,6 +14,7 @@ from pipeline.algorithms import NAMES
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.files import model_bytes, read_json, require, require_room, sha256_of
 from pipeline.models.fetch import SOURCE_FILE, Origin
+from pipeline.models.lora import set_trained
 from pipeline.models.policy import load_policy, save_model
 from pipeline.models.sampling import TorchSampler
 from pipeline.params import Params, load_params
@@ -26,12 +27,14 @@ from pipeline.workspace import (
     WEIGHTS_FILE,
     checkpoint_path,
     checkpoint_stage,
+    holds_model,
     live_path,
     problems_path,
     read_problems,
     read_setup,
     setup_files,
     training_path,
+    weights_files,
 )
 from stages.common import outputs, run_stage, snapshot_of
 
@@ -61,6 +64,7 @@ def inputs(params: Params, name: str, seed: int) -> dict[str, Any]:
             mode="json", exclude={"data": True, "train": set(NAMES)}
         ),
         params.train.algorithm: algorithm.config.model_dump(mode="json"),
+        "lora": params.model.lora and params.model.lora.describe(),
         "machine": params.machine.describe(),
         "versions": {
             "python": platform.python_version(),
@@ -69,7 +73,7 @@ def inputs(params: Params, name: str, seed: int) -> dict[str, Any]:
         "sha256": sha256_of(
             require(problems_path(name, "train"), f"prepare@{name}"),
             *setup_files(name),
-            _start(name)[0] / WEIGHTS_FILE,
+            *weights_files(*_start(name)),
         ),
     }
 
@@ -77,7 +81,7 @@ def inputs(params: Params, name: str, seed: int) -> dict[str, Any]:
 def _start(name: str) -> tuple[Path, str]:
     """The folder of the policy that a training starts from, and the stage that makes it."""
     warm = require(checkpoint_path(name, "sft"), checkpoint_stage(name, "sft"))
-    if (warm / WEIGHTS_FILE).exists():
+    if holds_model(warm):
         return warm, checkpoint_stage(name, "sft")
     return require(BASE / WEIGHTS_FILE, "fetch_model").parent, "fetch_model"
 
@@ -93,8 +97,12 @@ def train(
     decisive = inputs(params, name, seed)
     start, made_by = _start(name)
     record = {**decisive, "code": code_revision()}
-    require_room(policy_folder, model_bytes(start))
-    policy, tokenizer = load_policy(start, params.machine.resolve_device(), made_by)
+    if params.model.lora is None:  # an adapter is small
+        require_room(policy_folder, model_bytes(start))
+    policy, tokenizer = load_policy(start, made_by=made_by)
+    precision = params.machine.resolve_precision()
+    set_trained(policy.pretrained_model, params.model.lora, precision, seed, start)
+    policy.to(params.machine.resolve_device())
     env = TaskEnvironment(
         TorchSampler(policy.pretrained_model, tokenizer),
         tokenizer,

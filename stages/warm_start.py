@@ -31,6 +31,7 @@ def main(name: str) -> None:
         return {
             "warm_start": settings.model_dump(mode="json"),
             "protocol": params.task(name).environment.protocol,
+            "lora": params.model.lora and params.model.lora.describe(),
             "machine": params.machine.describe(),
             "sha256": sha256_of(
                 require(demonstrations_path(name), f"demonstrate@{name}"),
@@ -50,13 +51,18 @@ def main(name: str) -> None:
         from tqdm import tqdm
 
         from pipeline.environment.chat import protocol_of
+        from pipeline.models.lora import set_trained
         from pipeline.models.policy import load_policy, save_model
         from pipeline.training.warm_start import warm_start
 
         rows = read_demonstrations(name)
         shots = [read_demonstration(row) for row in read_shots(name)]
-        require_room(beside, model_bytes(BASE))
-        policy, tokenizer = load_policy(BASE, params.machine.resolve_device(), "fetch_model")
+        if params.model.lora is None:  # an adapter is small
+            require_room(beside, model_bytes(BASE))
+        policy, tokenizer = load_policy(BASE, made_by="fetch_model")
+        precision = params.machine.resolve_precision()
+        set_trained(policy.pretrained_model, params.model.lora, precision, settings.seed, BASE)
+        policy.to(params.machine.resolve_device())
         snapshot = snapshot_of(f"warm_start-{name}", inputs(), params.snapshot_seconds)
         losses = []
         with tqdm(total=settings.steps, desc=f"warm start {name}", unit="step") as bar:

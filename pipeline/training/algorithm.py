@@ -96,7 +96,7 @@ class Algorithm(ABC):
 
     def parameter_groups(self, policy: Any) -> list[dict[str, Any]]:
         """What the optimizer improves."""
-        return [{"params": policy.pretrained_model.parameters()}]
+        return [{"params": [p for p in policy.pretrained_model.parameters() if p.requires_grad]}]
 
     def state_dict(self) -> dict[str, float]:
         """What `end_step` has changed, for a training that goes on later."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import PipelineError
+from pipeline.models.policy import load_trained_state, trained_state
 
 WINDOW = 3
 """Steps whose mean is looked at: the reward of one step, of 32 episodes say, is mostly chance."""
@@ -56,7 +57,7 @@ class BestPolicy:
             self._best, self.step = mean, step
             self._state = {
                 name: tensor.detach().to("cpu", copy=True)
-                for name, tensor in self.policy.state_dict().items()
+                for name, tensor in trained_state(self.policy).items()
             }
 
     def state_dict(self) -> dict[str, Any]:
@@ -75,7 +76,7 @@ class BestPolicy:
     def restore(self) -> None:
         """Makes the policy what it was at its best; leaves it as it is after too few steps."""
         if self._state:
-            self.policy.load_state_dict(self._state)
+            load_trained_state(self.policy, self._state)
 
 
 def instability(curve: Sequence[Mapping[str, float]], episodes_per_step: int) -> str | None:

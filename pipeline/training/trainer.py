@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,13 @@ from torch.nn.functional import pad
 
 from pipeline.chance import MINIBATCHES, shuffled
 from pipeline.environment.batch import EpisodeBatch
-from pipeline.models.policy import CausalLMWithValueHead, adamw
+from pipeline.models.lora import adapter_off, has_adapter
+from pipeline.models.policy import (
+    CausalLMWithValueHead,
+    adamw,
+    load_trained_state,
+    trained_state,
+)
 from pipeline.models.scoring import Scores, TokenBatch, score
 from pipeline.training.algorithm import Algorithm, Credit, Minibatch, ScoredBatch
 from pipeline.training.loss import masked_mean, masked_var, policy_loss
@@ -30,7 +37,7 @@ class PolicyTrainer:
         algorithm: gives the credit.
         policy: updated in place.
         reference: the causal language model that the KL is measured from; None for a frozen copy of the
-            policy as it is now.
+            policy as it is now. Of a policy with an adapter None is the policy with its adapter off.
         optimizer: None for AdamW with the algorithm's rates.
         lr_scheduler: stepped once after every call of `step`.
         temperature: at which the episodes were sampled.
@@ -52,10 +59,14 @@ class PolicyTrainer:
         self.algorithm = algorithm
         self.config = algorithm.config
         self.policy = policy
-        self.reference = (
-            reference if reference is not None else copy.deepcopy(policy.pretrained_model)
-        )
-        self.reference.requires_grad_(False)
+        self._as_reference: Callable[[], AbstractContextManager] = nullcontext
+        if reference is None and has_adapter(policy.pretrained_model):
+            self.reference = policy.pretrained_model
+            self._as_reference = partial(adapter_off, self.reference)
+        else:
+            copied = reference is None
+            self.reference = copy.deepcopy(policy.pretrained_model) if copied else reference
+            self.reference.requires_grad_(False)
         self.optimizer = optimizer or make_optimizer(algorithm, policy)
         self.lr_scheduler = lr_scheduler
         self.temperature = temperature
@@ -139,7 +150,7 @@ class PolicyTrainer:
         """All that changes from step to step."""
         return {
             "steps": self.steps,
-            "policy": self.policy.state_dict(),
+            "policy": trained_state(self.policy),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler else None,
             "algorithm": self.algorithm.state_dict(),
@@ -148,7 +159,7 @@ class PolicyTrainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up what `state_dict` gave of a trainer of the same making."""
         self.steps = state["steps"]
-        self.policy.load_state_dict(state["policy"])
+        load_trained_state(self.policy, state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.lr_scheduler:
             self.lr_scheduler.load_state_dict(state["lr_scheduler"])
@@ -160,8 +171,12 @@ class PolicyTrainer:
         size = self.config.mini_batch_size
         parts = [list(rows[start : start + size]) for start in range(0, len(rows), size)]
         both = []
-        for model in (self.policy, self.reference):
-            scored = [self._score(model, batch, part, mask) for part in parts]
+        for model, state in (
+            (self.policy, nullcontext()),
+            (self.reference, self._as_reference()),
+        ):
+            with state:
+                scored = [self._score(model, batch, part, mask) for part in parts]
             both.append(
                 Scores(
                     _joined([s.logprobs for s in scored], batch.width),

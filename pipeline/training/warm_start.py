@@ -13,7 +13,12 @@ from pipeline.environment.history import Segment
 from pipeline.environment.protocol import Protocol
 from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
-from pipeline.models.policy import CausalLMWithValueHead, adamw
+from pipeline.models.policy import (
+    CausalLMWithValueHead,
+    adamw,
+    load_trained_state,
+    trained_state,
+)
 from pipeline.models.scoring import TokenBatch, score
 from pipeline.snapshot import NOWHERE, Snapshot, State
 from pipeline.tasks import Demonstration
@@ -51,18 +56,19 @@ def warm_start(
         )
     model = policy.pretrained_model
     episodes = [_tokenized(protocol.shown(demonstration)) for demonstration in demonstrations]
-    optimizer = adamw(model.parameters(), settings.learning_rate)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = adamw(trained, settings.learning_rate)
     losses: list[float] = []
 
     def state() -> State:
         return {
-            "model": model.state_dict(),
+            "model": trained_state(model),
             "optimizer": optimizer.state_dict(),
             "losses": losses,
         }
 
     if saved := snapshot.load():
-        model.load_state_dict(saved["model"])
+        load_trained_state(model, saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         for loss in saved["losses"]:
             losses.append(loss)
@@ -82,7 +88,7 @@ def warm_start(
                     group["lr"] = settings.learning_rate * (1 - step / settings.steps)
             optimizer.zero_grad()
             mean.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             with snapshot.update():
                 optimizer.step()
                 losses.append(float(mean.detach()))
