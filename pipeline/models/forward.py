@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, DynamicCache
 
+from pipeline.models.checkpointing import Keys
+
 
 def shared_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
     """How many leading tokens all sequences share, leaving at least one token of each over."""
@@ -224,15 +226,15 @@ def hidden_states(
         owners[place] = index
     own = (owners[:, :, None] == owners[:, None, :]).tril()
     seen = torch.cat([own.new_ones(len(rows), width, prefix_length), own], dim=2)[:, None]
-    cache = DynamicCache()
-    for layer, parts in enumerate(_keys_and_values(model, sequences[0][:prefix_length])):
-        keys, values = (part.expand(len(rows), -1, -1, -1) for part in parts)
-        cache.update(keys, values, layer)
+    prefix = [
+        (keys.expand(len(rows), -1, -1, -1), values.expand(len(rows), -1, -1, -1))
+        for keys, values in _keys_and_values(model, sequences[0][:prefix_length])
+    ]
     output = model.base_model(
         input_ids=tokens.to(device),
         attention_mask=_additive(seen.to(device), model),
         position_ids=positions.to(device),
-        past_key_values=cache,
+        past_key_values=Keys(prefix),
         use_cache=True,
     )
     return torch.cat([output.last_hidden_state[places[i]] for i in range(len(sequences))])
@@ -259,8 +261,9 @@ def _keys_and_values(model: Any, tokens: Sequence[int]) -> list[tuple[torch.Tens
     if not tokens:
         return []
     row = torch.tensor([tokens], device=model.get_input_embeddings().weight.device)
-    cache = model.base_model(input_ids=row, use_cache=True).past_key_values
-    return [(layer.keys, layer.values) for layer in cache.layers]
+    cache = Keys(record=True)
+    model.base_model(input_ids=row, past_key_values=cache, use_cache=True)
+    return [cache.added[layer] for layer in range(len(cache.added))]
 
 
 def vocabulary_head(model: Any) -> torch.nn.Module:

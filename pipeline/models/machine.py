@@ -6,9 +6,12 @@ import platform
 from contextlib import AbstractContextManager
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import PipelineError
+
+MAX_TOKENS = 8192
+"""How many tokens a training runs through the model at a time, if nothing else is said."""
 
 
 class Machine(BaseModel):
@@ -17,6 +20,8 @@ class Machine(BaseModel):
     model_config = ConfigDict(extra="forbid")
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16"]
+    max_tokens: int = Field(default=MAX_TOKENS, ge=1)
+    gradient_checkpointing: bool = False
 
     def resolve_device(self) -> str:
         """ "cuda" or "cpu"; raises PipelineError for a GPU that is not there."""
@@ -53,8 +58,8 @@ class Machine(BaseModel):
         enabled = self.resolve_precision() == "bfloat16"
         return torch.autocast(self.resolve_device(), dtype=torch.bfloat16, enabled=enabled)
 
-    def describe(self) -> dict[str, str]:
-        """What it came to on this machine: device, its name, precision."""
+    def describe(self) -> dict[str, str | int]:
+        """What it came to on this machine: all that may decide a digit."""
         import torch
 
         device = self.resolve_device()
@@ -63,4 +68,9 @@ class Machine(BaseModel):
             if device == "cuda"
             else str(torch.cpu.get_capabilities().get("cpu_name", platform.machine()))
         )
-        return {"device": device, "device_name": name, "precision": self.resolve_precision()}
+        return {
+            "device": device,
+            "device_name": name,
+            "precision": self.resolve_precision(),
+            "max_tokens": self.max_tokens,
+        }

@@ -49,15 +49,27 @@ class Credit:
 
 
 @dataclass(frozen=True)
-class Minibatch:
-    """The part of a batch that an update learns from: b rows, t columns."""
+class MinibatchPart:
+    """A part of a minibatch, small enough for the memory: b rows, t columns.
+
+    What is computed of it is its share of a sum over the whole minibatch, so it is divided by counts of
+    the whole.
+    """
 
     old_logprobs: torch.Tensor
     reference_logprobs: torch.Tensor
     mask: torch.Tensor
     returns: torch.Tensor | None
     values: torch.Tensor | None
+    tokens: torch.Tensor  # (): how many tokens count in the whole minibatch, at least 1
+    episodes: int  # how many the whole minibatch has
     mean_tokens: float  # how many tokens that count the step's minibatches have on average
+
+    def mean(self, x: torch.Tensor) -> torch.Tensor:
+        """The part's share of the mean of `x`, (b, t), over the minibatch's tokens."""
+        from pipeline.training.loss import masked_mean
+
+        return masked_mean(x, self.mask, self.tokens)
 
 
 class Algorithm(ABC):
@@ -89,9 +101,13 @@ class Algorithm(ABC):
         """Each token's advantage."""
 
     def loss(
-        self, policy: PolicyLoss, new: Scores, part: Minibatch
+        self, policy: PolicyLoss, new: Scores, part: MinibatchPart
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss of a minibatch and further statistics; the clipped policy loss if not overridden."""
+        """A part's share of the loss, and of further statistics; the clipped policy loss if not overridden.
+
+        The shares of a minibatch's parts are added up, so each is a sum over the part's tokens or
+        episodes, divided by a count of the whole minibatch. `part.mean` does that.
+        """
         return policy.loss, {}
 
     def parameter_groups(self, policy: Any) -> list[dict[str, Any]]:

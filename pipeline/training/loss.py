@@ -9,9 +9,15 @@ from dataclasses import dataclass
 import torch
 
 
-def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mean of `x` where `mask` is true; 0 where it is true nowhere."""
-    return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)
+def masked_mean(
+    x: torch.Tensor, mask: torch.Tensor, count: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The mean of `x` where `mask` is true; 0 where it is true nowhere.
+
+    Where this is a part of something larger, `count` is how many tokens all parts have in their masks, at
+    least 1. The result is then this part's share of the mean: the shares of all parts add up to it.
+    """
+    return torch.where(mask, x, 0.0).sum() / (mask.sum().clamp(min=1) if count is None else count)
 
 
 def masked_var(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -33,13 +39,16 @@ def whiten(x: torch.Tensor, mask: torch.Tensor, shift: bool = True) -> torch.Ten
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """The policy's loss and what it says of the step from the old policy to the new."""
+    """The policy's loss and what it says of the step from the old policy to the new.
+
+    All but `per_token` are means over the mask, or a part's shares of them; see `masked_mean`.
+    """
 
     per_token: torch.Tensor  # (B, T), 0 outside the mask
-    loss: torch.Tensor  # their mean over the mask
+    loss: torch.Tensor  # their mean
     clipfrac: torch.Tensor  # share of tokens whose clipped term is the one that counts
     approxkl: torch.Tensor  # half the mean squared log-ratio
-    policykl: torch.Tensor  # mean of old minus new log-probability
+    policykl: torch.Tensor  # old minus new log-probability
     mean_ratio: torch.Tensor
 
 
@@ -49,8 +58,12 @@ def policy_loss(
     advantages: torch.Tensor,
     mask: torch.Tensor,
     cliprange: float,
+    count: torch.Tensor | None = None,
 ) -> PolicyLoss:
-    """-min(r A, clip(r, 1 - eps, 1 + eps) A) with r = exp(new - old) (Schulman et al. 2017, eq. 7)."""
+    """-min(r A, clip(r, 1 - eps, 1 + eps) A) with r = exp(new - old) (Schulman et al. 2017, eq. 7).
+
+    `count` is that of `masked_mean`.
+    """
     log_ratio = torch.where(mask, logprobs - old_logprobs, 0.0)
     ratio = log_ratio.exp()
     advantages = torch.where(mask, advantages, 0.0)
@@ -59,9 +72,9 @@ def policy_loss(
     per_token = torch.where(mask, torch.maximum(unclipped, clipped), 0.0)
     return PolicyLoss(
         per_token=per_token,
-        loss=masked_mean(per_token, mask),
-        clipfrac=masked_mean((clipped > unclipped).float(), mask).detach(),
-        approxkl=masked_mean(log_ratio**2 / 2, mask).detach(),
-        policykl=masked_mean(-log_ratio, mask).detach(),
-        mean_ratio=masked_mean(ratio, mask).detach(),
+        loss=masked_mean(per_token, mask, count),
+        clipfrac=masked_mean((clipped > unclipped).float(), mask, count).detach(),
+        approxkl=masked_mean(log_ratio**2 / 2, mask, count).detach(),
+        policykl=masked_mean(-log_ratio, mask, count).detach(),
+        mean_ratio=masked_mean(ratio, mask, count).detach(),
     )

@@ -70,6 +70,8 @@ def train(
         ),
         seed=seed,
         autocast=machine.autocast,
+        max_tokens=machine.max_tokens,
+        gradient_checkpointing=machine.gradient_checkpointing,
     )
     best = BestPolicy(policy)
     curve: list[Stats] = []

@@ -8,8 +8,9 @@ The algorithm says which tokens get credit, and may add to the loss; all else is
 import copy
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.nn.functional import pad
 
 from pipeline.chance import MINIBATCHES, shuffled
 from pipeline.environment.batch import EpisodeBatch
+from pipeline.models.checkpointing import checkpointed
 from pipeline.models.lora import adapter_off, has_adapter
 from pipeline.models.policy import (
     CausalLMWithValueHead,
@@ -26,8 +28,20 @@ from pipeline.models.policy import (
     trained_state,
 )
 from pipeline.models.scoring import Scores, TokenBatch, score
-from pipeline.training.algorithm import Algorithm, Credit, Minibatch, ScoredBatch
+from pipeline.training.algorithm import Algorithm, Credit, MinibatchPart, ScoredBatch
 from pipeline.training.loss import masked_mean, masked_var, policy_loss
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """A step's B episodes and what is known of them before the first update."""
+
+    tokens: TokenBatch
+    mask: torch.Tensor  # (B, T): the tokens that count
+    old: Scores
+    reference: Scores
+    credit: Credit
+    mean_tokens: float  # how many tokens that count a minibatch has on average
 
 
 class PolicyTrainer:
@@ -43,6 +57,11 @@ class PolicyTrainer:
         temperature: at which the episodes were sampled.
         seed: decides the order of minibatches, with the step and the epoch.
         autocast: makes the context that forward passes run in, for lower precision.
+        max_tokens: how many tokens go through a model at a time, not counting the prefix that all
+            episodes share; None for no limit. An episode of more goes alone. It decides how much memory
+            is needed. It changes no result, but for how sums are rounded.
+        gradient_checkpointing: whether layers are run again in the backward pass, instead of keeping what
+            they computed: a fraction of the memory for a third more of the time. It changes no result.
     """
 
     def __init__(
@@ -55,6 +74,8 @@ class PolicyTrainer:
         temperature: float = 1.0,
         seed: int = 0,
         autocast: Callable[[], AbstractContextManager] = nullcontext,
+        max_tokens: int | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         self.algorithm = algorithm
         self.config = algorithm.config
@@ -72,6 +93,8 @@ class PolicyTrainer:
         self.temperature = temperature
         self.seed = seed
         self.autocast = autocast
+        self.max_tokens = max_tokens or math.inf
+        self.gradient_checkpointing = gradient_checkpointing
         self.steps = 0
         """How many steps have been done."""
 
@@ -109,7 +132,10 @@ class PolicyTrainer:
                     left=episodes.left,
                 )
             )
-        updates = self._update(batch, old, reference, credit, mask)
+        minibatches = math.ceil(len(episodes) / self.config.mini_batch_size)
+        updates = self._update(
+            _Lesson(batch, mask, old, reference, credit, float(mask.sum()) / minibatches)
+        )
         learning_rate = self.optimizer.param_groups[0]["lr"]
         if self.lr_scheduler is not None:
             with warnings.catch_warnings():
@@ -166,10 +192,11 @@ class PolicyTrainer:
         self.algorithm.load_state_dict(state["algorithm"])
 
     def _score_in_parts(self, batch: TokenBatch, mask: torch.Tensor) -> tuple[Scores, Scores]:
-        """The policy's and the reference's scores of the whole batch, a minibatch at a time."""
+        """The policy's and the reference's scores of the whole batch, at most a minibatch at a time."""
         rows = range(len(batch.sequences))
         size = self.config.mini_batch_size
-        parts = [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+        minibatches = [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+        parts = [part for minibatch in minibatches for part in self._parts(batch, minibatch)]
         both = []
         for model, state in (
             (self.policy, nullcontext()),
@@ -189,7 +216,8 @@ class PolicyTrainer:
     def _score(self, model: Any, batch: TokenBatch, rows: list[int], mask: torch.Tensor) -> Scores:
         """A model's scores of the batch's `rows`."""
         part = batch.select(rows)
-        with self.autocast():
+        checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
+        with self.autocast(), checkpointed(model) if checkpointing else nullcontext():
             return score(
                 model,
                 part,
@@ -198,31 +226,28 @@ class PolicyTrainer:
                 entropy_gradient=self.algorithm.entropy_gradient,
             )
 
-    def _update(
-        self,
-        batch: TokenBatch,
-        old: Scores,
-        reference: Scores,
-        credit: Credit,
-        mask: torch.Tensor,
-    ) -> dict[str, float]:
+    def _parts(self, batch: TokenBatch, rows: Sequence[int]) -> list[list[int]]:
+        """The batch's `rows`, as many together as `max_tokens` has room for."""
+        lengths = [
+            length + 1 for length in batch.lengths
+        ]  # the column's predecessor is computed, too
+        return in_parts(rows, lengths, self.max_tokens)
+
+    def _update(self, lesson: _Lesson) -> dict[str, float]:
         """The epochs of minibatch updates.
 
         Returns the statistics' means over the minibatches: those that were learned from, if any was.
         """
         config, name = self.config, self.algorithm.name
-        count = math.ceil(len(batch.sequences) / config.mini_batch_size)
-        mean_tokens = float(mask.sum()) / count
+        episodes = len(lesson.tokens.sequences)
         per_minibatch: list[dict[str, float]] = []
         applied: list[dict[str, float]] = []
         for epoch in range(config.epochs):
-            order = shuffled(len(batch.sequences), MINIBATCHES, self.seed, self.steps, epoch)
-            for start in range(0, len(order), config.mini_batch_size):
-                rows = order[start : start + config.mini_batch_size]
-                stats, loss = self._loss(batch, rows, old, reference, credit, mask, mean_tokens)
+            order = shuffled(episodes, MINIBATCHES, self.seed, self.steps, epoch)
+            starts = range(0, episodes, config.mini_batch_size)
+            for start in starts:
+                stats = self._gradient(lesson, order[start : start + config.mini_batch_size])
                 per_minibatch.append(stats)
-                self.optimizer.zero_grad()
-                loss.backward()
                 norm = torch.nn.utils.clip_grad_norm_(
                     self.policy.parameters(), config.max_grad_norm
                 )
@@ -232,51 +257,58 @@ class PolicyTrainer:
                 if norm.isfinite() and 0 < ratio <= config.ratio_threshold:
                     self.optimizer.step()
                     applied.append(stats)
-            moved = [stats[f"{name}/policy/approxkl"] for stats in per_minibatch[-count:]]
+            moved = [stats[f"{name}/policy/approxkl"] for stats in per_minibatch[-len(starts) :]]
             if sum(moved) / len(moved) > 1.5 * config.target_kl_update:
                 break
+        self.optimizer.zero_grad()  # gradients need memory that the next rollout has a use for
         counted = applied or per_minibatch
         means = {key: sum(stats[key] for stats in counted) / len(counted) for key in counted[0]}
         return {**means, f"{name}/skipped_minibatches": float(len(per_minibatch) - len(applied))}
 
+    def _gradient(self, lesson: _Lesson, rows: list[int]) -> dict[str, float]:
+        """Computes the gradient of a minibatch, the lesson's `rows`; returns the minibatch's statistics."""
+        self.optimizer.zero_grad()
+        stats: dict[str, float] = {}
+        for part in self._parts(lesson.tokens, rows):
+            shares, loss = self._loss(lesson, rows, part)
+            loss.backward()
+            stats = {key: stats.get(key, 0.0) + share for key, share in shares.items()}
+        return stats
+
     def _loss(
-        self,
-        batch: TokenBatch,
-        rows: list[int],
-        old: Scores,
-        reference: Scores,
-        credit: Credit,
-        mask: torch.Tensor,
-        mean_tokens: float,
+        self, lesson: _Lesson, minibatch: list[int], rows: list[int]
     ) -> tuple[dict[str, float], torch.Tensor]:
-        """The loss of one minibatch, the batch's `rows`, and its statistics."""
-        new = self._score(self.policy, batch, rows, mask)
-        width = batch.select(rows).width
+        """What the part `rows` of a minibatch adds to its statistics, and to its loss."""
+        new = self._score(self.policy, lesson.tokens, rows, lesson.mask)
+        width = lesson.tokens.select(rows).width
 
         def part_of(x: torch.Tensor | None) -> torch.Tensor | None:
             return None if x is None else x[rows, :width]
 
-        part = Minibatch(
-            old_logprobs=old.logprobs[rows, :width],
-            reference_logprobs=reference.logprobs[rows, :width],
-            mask=mask[rows, :width],
-            returns=part_of(credit.returns),
-            values=part_of(credit.values),
-            mean_tokens=mean_tokens,
+        part = MinibatchPart(
+            old_logprobs=lesson.old.logprobs[rows, :width],
+            reference_logprobs=lesson.reference.logprobs[rows, :width],
+            mask=lesson.mask[rows, :width],
+            returns=part_of(lesson.credit.returns),
+            values=part_of(lesson.credit.values),
+            tokens=lesson.mask[minibatch].sum().clamp(min=1),
+            episodes=len(minibatch),
+            mean_tokens=lesson.mean_tokens,
         )
         policy = policy_loss(
             new.logprobs,
             part.old_logprobs,
-            credit.advantages[rows, :width],
+            lesson.credit.advantages[rows, :width],
             part.mask,
             self.config.cliprange,
+            part.tokens,
         )
         loss, further = self.algorithm.loss(policy, new, part)
         name = self.algorithm.name
         stats = {
             f"{name}/loss/policy": policy.loss,
             f"{name}/loss/total": loss,
-            f"{name}/policy/entropy": masked_mean(new.entropy, part.mask),
+            f"{name}/policy/entropy": part.mean(new.entropy),
             f"{name}/policy/approxkl": policy.approxkl,
             f"{name}/policy/policykl": policy.policykl,
             f"{name}/policy/clipfrac": policy.clipfrac,
@@ -284,6 +316,23 @@ class PolicyTrainer:
             **further,
         }
         return {key: float(stat.detach()) for key, stat in stats.items()}, loss
+
+
+def in_parts(rows: Sequence[int], lengths: Sequence[int], most: float) -> list[list[int]]:
+    """`rows`, in their order, in parts of at most `most` tokens; a row of more is a part by itself.
+
+    Args:
+        lengths: how many tokens each row has, by its number.
+    """
+    parts: list[list[int]] = []
+    filled = 0
+    for row in rows:
+        filled += lengths[row]
+        if not parts or filled > most:
+            parts.append([])
+            filled = lengths[row]
+        parts[-1].append(row)
+    return parts
 
 
 def make_optimizer(algorithm: Algorithm, policy: CausalLMWithValueHead) -> torch.optim.Optimizer:

@@ -17,7 +17,7 @@ from pipeline.environment import EpisodeBatch
 from pipeline.models.policy import CausalLMWithValueHead
 from pipeline.models.scoring import TokenBatch
 from pipeline.training.algorithm import ScoredBatch
-from pipeline.training.trainer import PolicyTrainer
+from pipeline.training.trainer import PolicyTrainer, _Lesson
 from tests.tiny import make_model, make_tokenizer, random_ids
 
 
@@ -164,9 +164,8 @@ def test_loss_and_gradient_are_trls(loss_type, scale, beta):
             assert advantages[rows, 0].tolist() == pytest.approx(
                 inputs["advantages"].tolist(), abs=1e-5
             )
-            stats, mine = ours._loss(
-                tokens, rows, old, referred, credit, mask, float(mask.sum()) / 2
-            )
+            lesson = _Lesson(tokens, mask, old, referred, credit, float(mask.sum()) / 2)
+            stats, mine = ours._loss(lesson, rows, rows)
             torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
             for one, other in zip(torch.autograd.grad(mine, parameters), gradient):
                 torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.training.algorithm import Algorithm, Credit, Minibatch, ScoredBatch
+from pipeline.training.algorithm import Algorithm, Credit, MinibatchPart, ScoredBatch
 from pipeline.training.settings import Count, GroupConfig, NotNegative
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class GRPO(Algorithm):
         )
 
     def loss(
-        self, policy: PolicyLoss, new: Scores, part: Minibatch
+        self, policy: PolicyLoss, new: Scores, part: MinibatchPart
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The clipped loss and `beta` times the KL from the reference, over the tokens.
 
@@ -70,14 +70,14 @@ class GRPO(Algorithm):
         kl = ratio * (less.exp() - less - 1)
         losses = policy.per_token + self.config.beta * kl
         if self.config.loss_type == "grpo":
-            loss = (losses.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()
+            loss = (losses.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).sum() / part.episodes
         elif self.config.loss_type == "bnpo":
-            loss = losses.sum() / mask.sum().clamp(min=1)
+            loss = losses.sum() / part.tokens
         elif self.config.loss_type == "dapo":
             loss = losses.sum() / max(part.mean_tokens, 1.0)
         else:
-            loss = losses.sum() / (len(mask) * self.config.max_completion_length)
-        return loss, {"grpo/kl": kl.sum() / mask.sum().clamp(min=1)}
+            loss = losses.sum() / (part.episodes * self.config.max_completion_length)
+        return loss, {"grpo/kl": kl.sum() / part.tokens}
 
 
 ALGORITHM = GRPO

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.training.algorithm import Algorithm, Credit, Minibatch, ScoredBatch
+from pipeline.training.algorithm import Algorithm, Credit, MinibatchPart, ScoredBatch
 from pipeline.training.settings import NotNegative, Positive, Share, UpdateConfig
 
 if TYPE_CHECKING:
@@ -82,24 +82,23 @@ class PPO(Algorithm):
         )
 
     def loss(
-        self, policy: PolicyLoss, new: Scores, part: Minibatch
+        self, policy: PolicyLoss, new: Scores, part: MinibatchPart
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The policy's loss, the value head's, and an entropy bonus."""
         from pipeline.algorithms.ppo.value_loss import value_loss
-        from pipeline.training.loss import masked_mean
 
         assert part.values is not None  # `credit` gives both
         assert part.returns is not None
         config, mask, values = self.config, part.mask, new.values[:, :-1]
         value, clipfrac = value_loss(
-            values, part.values, part.returns, mask, config.cliprange_value
+            values, part.values, part.returns, mask, config.cliprange_value, part.tokens
         )
         vf_coef = config.vf_coef if config.baseline == "value" else 0.0
-        loss = policy.loss + vf_coef * value - config.entropy_coef * masked_mean(new.entropy, mask)
+        loss = policy.loss + vf_coef * value - config.entropy_coef * part.mean(new.entropy)
         return loss, {
             "ppo/loss/value": value,
-            "ppo/val/vpred": masked_mean(values, mask),
-            "ppo/val/error": masked_mean((values - part.returns) ** 2, mask),
+            "ppo/val/vpred": part.mean(values),
+            "ppo/val/error": part.mean((values - part.returns) ** 2),
             "ppo/val/clipfrac": clipfrac,
         }
 
