@@ -28,6 +28,16 @@ def shared_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
     return min(shared, min(len(sequence) for sequence in sequences) - 1)
 
 
+def without_dropout(model: torch.nn.Module) -> None:
+    """Puts all of a model in evaluation mode.
+
+    Every pass begins with it. Many architectures have no `nn.Dropout`: they ask `self.training` in the midst
+    of their attention. A probability that dropout has changed is not the sampler's.
+    """
+    if any(module.training for module in model.modules()):
+        model.eval()
+
+
 class SharedPrefix:
     """Tokens that all sequences of a batch begin with, and their keys and values, computed once.
 

@@ -44,6 +44,10 @@ class CausalLMWithValueHead(torch.nn.Module):
         torch.nn.init.zeros_(self.v_head.weight)
         torch.nn.init.zeros_(self.v_head.bias)
 
+    def train(self, mode: bool = True) -> "CausalLMWithValueHead":
+        """Stays in evaluation mode."""
+        return super().train(False)
+
 
 def load_policy(
     folder: Path, device: str | torch.device = "cpu", made_by: str | None = None

@@ -25,6 +25,7 @@ from pipeline.models.forward import (
     packed_weights,
     shared_prefix_length,
     vocabulary_head,
+    without_dropout,
 )
 from pipeline.models.sampler import Continuation, StopReason
 from pipeline.models.stops import Stops
@@ -75,6 +76,7 @@ class TorchSampler:
         """
         if not contexts:
             return []
+        without_dropout(self.model)
         stops = self._stops(tuple(stop_strings))
         width = max(max_new_tokens) if self.do_sample else 0
         draws = torch.from_numpy(np.stack([place.uniforms(width) for place in places]))

@@ -12,7 +12,12 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.models.forward import hidden_states, shared_prefix_length, vocabulary_head
+from pipeline.models.forward import (
+    hidden_states,
+    shared_prefix_length,
+    vocabulary_head,
+    without_dropout,
+)
 
 CHUNK = 64
 """How many tokens go through the vocabulary head at a time."""
@@ -76,7 +81,7 @@ def score(
     temperature: float = 1.0,
     entropy_gradient: bool = False,
 ) -> Scores:
-    """Runs a model over a batch of tokens, their shared prefix only once.
+    """Runs a model over a batch of tokens, their shared prefix only once. It stays in evaluation mode.
 
     Args:
         model: a causal language model, or a policy with a value head; without one, values are 0.
@@ -86,6 +91,7 @@ def score(
         temperature: divides the logits, as in sampling.
         entropy_gradient: whether the entropy will be differentiated.
     """
+    without_dropout(model)
     language_model = getattr(model, "pretrained_model", model)
     hidden = hidden_states(language_model, batch.sequences, batch.prefix_length)
     device = hidden.device
