@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.errors import PipelineError
+from pipeline.models.check import passes
 
 VALUE_HEAD_FILE = "value_head.pt"
 
@@ -39,8 +40,8 @@ class CausalLMWithValueHead(torch.nn.Module):
     def __init__(self, pretrained_model: Any) -> None:
         super().__init__()
         self.pretrained_model = pretrained_model.eval()
-        config = pretrained_model.config
-        self.v_head = torch.nn.Linear(config.hidden_size, 1).to(pretrained_model.device)
+        width = passes(pretrained_model).hidden_size
+        self.v_head = torch.nn.Linear(width, 1).to(pretrained_model.device)
         torch.nn.init.zeros_(self.v_head.weight)
         torch.nn.init.zeros_(self.v_head.bias)
 
