@@ -35,12 +35,16 @@ PAGE = Path(__file__).parents[1] / "docs/models.md"
 START, END = "<!-- families -->", "<!-- /families -->"
 
 FAMILIES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-LARGEST = 3_000_000
+LARGEST = 10_000_000
 """Parameters of a model that still counts as tiny."""
 
 VOCABULARY = len(make_tokenizer())
 SIZES: list[tuple[str, Any]] = [
     (r"vocab_size\w*|\w*_vocab_size|vocab_size_per_layer_input", VOCABULARY),
+    (r"moe_k", 2),
+    (r"num_kv_shared_layers", 0),
+    (r"mamba_d_head|mamba_headdim|mamba_head_dim", 16),
+    (r"mamba_d_ssm", 64),
     (r"bos_token_id|eos_token_id", 0),
     (r"\w*_token_id|\w*_token_index", 1),
     (r"(num_)?hidden_layers|n_layers?|num_layers|num_hidden_layers|\w*coder_layers|depth", 2),
@@ -63,6 +67,7 @@ SIZES: list[tuple[str, Any]] = [
 SPECIAL: dict[str, dict[str, Any]] = {
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "diffllama": {"attention_dropout": 0.0},
     "reformer": {"is_decoder": True},
 }
 """Sizes that have to fit together in ways of one family's own."""
@@ -93,6 +98,8 @@ def tiny_config(family: str) -> Any:
 def _shrunk(config: dict[str, Any]) -> dict[str, Any]:
     small = {}
     for name, value in config.items():
+        if name == "per_layer_config":
+            continue
         if isinstance(value, dict) and name.endswith("_config"):
             small[name] = _shrunk(value)
         elif name == "layer_types" and value:
@@ -111,6 +118,8 @@ def _shrunk(config: dict[str, Any]) -> dict[str, Any]:
             small[name] = value[:2]
         else:
             small[name] = value
+    if config.get("num_key_value_heads") == config.get("num_attention_heads") is not None:
+        small["num_key_value_heads"] = small["num_attention_heads"]
     return small
 
 

@@ -7,12 +7,17 @@ are wrong goes the plain way, of `plain`; one for which no way is right is refus
 import functools
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from transformers import DynamicCache
+import transformers
+from transformers import DynamicCache, PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pipeline.errors import PipelineError
 from pipeline.models import plain
@@ -48,6 +53,8 @@ class Passes:
     hidden_size: int
     """The width of the last hidden states."""
 
+
+Alike = Callable[[torch.Tensor, torch.Tensor], bool]
 
 _found: WeakKeyDictionary[Any, Passes] = WeakKeyDictionary()
 
@@ -88,6 +95,71 @@ def max_positions(model: Any) -> int | None:
     return min((limit for limit in limits if limit and limit > 0), default=None)
 
 
+def check_config(name: str | Path, tokenizer: Any, **options: Any) -> None:
+    """Judges a model that is to be loaded by its config, before its weights are fetched.
+
+    Args:
+        name: its folder, or its name on the hub.
+        tokenizer: the model's.
+        options: those of transformers' `from_pretrained`.
+
+    Raises:
+        PipelineError: if transformers does not know such models, or they do not go on from a text; if the
+            vocabulary is too small. Not for a config that is missing or broken: loading it tells.
+    """
+    try:
+        config, _ = PretrainedConfig.get_config_dict(name, **options)
+    except Exception:  # each kind of broken file has its own
+        return
+    kind = config.get("model_type")
+    if kind is None:
+        return
+    if kind not in CONFIG_MAPPING_NAMES:
+        raise PipelineError(
+            f"model: cannot load {name}: its config.json has model_type {kind!r}, which transformers "
+            f"{transformers.__version__} does not know; docs/models.md lists what it knows"
+        )
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise PipelineError(
+            f"model: cannot load {name}: models of the type {kind!r} do not go on from a text; "
+            "docs/models.md lists those that do"
+        )
+    size = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+    if isinstance(size, int):
+        _check_vocabulary(f"{name}: its config.json", size, tokenizer)
+
+
+def check_loaded(name: str | Path, model: Any, tokenizer: Any) -> None:
+    """Judges a model that has been loaded.
+
+    Raises:
+        PipelineError: for weights with NaN or infinity, a vocabulary smaller than the tokenizer's, or a
+            model for which no way is right.
+    """
+    for weight, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise PipelineError(
+                f"model: cannot load {name}: its weights {weight} have NaN or infinity in them"
+            )
+    check_vocabulary(model, tokenizer)
+    passes(model)
+
+
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
+    """Raises PipelineError if the tokenizer has ids for which the model has no embedding."""
+    size = len(model.get_input_embeddings().weight)
+    _check_vocabulary(f"{type(model).__name__}: its embedding", size, tokenizer)
+
+
+def _check_vocabulary(what: str, size: int, tokenizer: Any) -> None:
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= size:
+        raise PipelineError(
+            f"model: {what} has room for {size} tokens, but the tokenizer's ids go up to {highest}; the "
+            "tokenizer must be the model's own"
+        )
+
+
 @functools.cache
 def _say(message: str) -> None:
     """Tells the user, once."""
@@ -103,7 +175,11 @@ def _try(model: Any) -> Passes:
         )
     without_dropout(model)
     first, second = _sequences(model)
-    with torch.autocast(first.device.type, enabled=False):
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    coarsest = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+    alike = functools.partial(_are_alike, tolerance=max(TOLERANCE, 32 * torch.finfo(coarsest).eps))
+    # Weights of several kinds, as with an adapter, can only be multiplied so.
+    with torch.autocast(first.device.type, coarsest, enabled=len(dtypes) > 1):
         try:
             expected = [plain.whole(model, row, len(row)) for row in (first, second)]
             beginning, _ = plain.whole(model, first[:SHARED], SHARED)
@@ -114,13 +190,13 @@ def _try(model: Any) -> Passes:
         logits = [logits for logits, _ in expected]
         if not all(x.isfinite().all() for x in logits):
             raise PipelineError(f"model: {name} computes NaN or infinity: its weights are broken")
-        if not _alike(beginning, logits[0][:SHARED]):
+        if not alike(beginning, logits[0][:SHARED]):
             raise PipelineError(
                 f"model: {name} looks ahead: what it says of a token depends on later ones; it must "
                 "read from left to right"
             )
-        fast = _fast_is_right(model, [first, second], expected)
-        cached = _cache_is_right(model, [first, second], logits)
+        fast = _fast_is_right(model, [first, second], expected, alike)
+        cached = _cache_is_right(model, [first, second], logits, alike)
     if not fast:
         _say(
             f"{name}: the shared prompt cannot be used with this architecture; sequences are computed "
@@ -132,7 +208,8 @@ def _try(model: Any) -> Passes:
 def _sequences(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Two sequences of tokens that share their beginning; no token has a part of its own to play."""
     weight = model.get_input_embeddings().weight
-    special = {v for k, v in model.config.to_dict().items() if k.endswith("_token_id")}
+    given = [v for k, v in model.config.to_dict().items() if k.endswith("_token_id")]
+    special = {v for each in given for v in (each if isinstance(each, list) else [each])}
     usable = [i for i in range(min(len(weight), 1000)) if i not in special]
     drawn = [usable[(7 + 37 * i) % len(usable)] for i in range(TOKENS + FEWER)]
     first, rest = drawn[:TOKENS], drawn[TOKENS + SHARED :]
@@ -144,6 +221,7 @@ def _fast_is_right(
     model: Any,
     sequences: list[torch.Tensor],
     expected: list[tuple[torch.Tensor, torch.Tensor]],
+    alike: Alike,
 ) -> bool:
     """Whether the sampler's and the trainer's passes agree with the plain ones."""
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or [])
@@ -172,10 +250,12 @@ def _fast_is_right(
         found = [(hidden, head(hidden)), (sampled, head(sampled))]
     except Exception:  # each architecture may fail in its own way
         return False
-    return all(_alike(h, plain_states) and _alike(x, plain_logits) for h, x in found)
+    return all(alike(h, plain_states) and alike(x, plain_logits) for h, x in found)
 
 
-def _cache_is_right(model: Any, sequences: list[torch.Tensor], logits: list[torch.Tensor]) -> bool:
+def _cache_is_right(
+    model: Any, sequences: list[torch.Tensor], logits: list[torch.Tensor], alike: Alike
+) -> bool:
     """Whether sampling with the model's own cache agrees with whole sequences."""
     starts = [len(row) - 3 for row in sequences]
     try:
@@ -183,7 +263,7 @@ def _cache_is_right(model: Any, sequences: list[torch.Tensor], logits: list[torc
         decoder = plain.PlainDecoder(model, contexts, cached=True)
         for step in range(3):
             here = torch.stack([x[start + step - 1] for x, start in zip(logits, starts)])
-            if not _alike(decoder.logits(), here):
+            if not alike(decoder.logits(), here):
                 return False
             tokens = [row[start + step] for row, start in zip(sequences, starts)]
             decoder.go_on([0, 1], torch.stack(tokens))
@@ -207,9 +287,8 @@ def _window(config: Any) -> float:
     return min((x for x in limits if isinstance(x, int) and x > 0), default=math.inf)
 
 
-def _alike(ours: torch.Tensor, plain_ones: torch.Tensor) -> bool:
+def _are_alike(ours: torch.Tensor, plain_ones: torch.Tensor, tolerance: float) -> bool:
     """Whether numbers are the same but for rounding."""
-    tolerance = max(TOLERANCE, 32 * torch.finfo(plain_ones.dtype).eps)
     spread = plain_ones.float().std().clamp(min=1e-9)
     # Not a number is not alike.
     return bool((ours.float() - plain_ones.float()).abs().max() <= tolerance * spread)

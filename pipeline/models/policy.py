@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.errors import PipelineError
-from pipeline.models.check import passes
+from pipeline.models.check import check_config, check_loaded, passes
 
 VALUE_HEAD_FILE = "value_head.pt"
 
@@ -16,16 +16,20 @@ VALUE_HEAD_FILE = "value_head.pt"
 def from_pretrained(name: str | Path, **options: Any) -> tuple[Any, Any]:
     """A causal language model in float32 and its tokenizer. Raises PipelineError if they cannot be loaded."""
     try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        check_config(name, tokenizer, **options)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=torch.float32, output_loading_info=True, **options
         )
         model, report = loaded
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    except PipelineError:
+        raise
     except Exception as error:  # each of the libraries raises of its own kinds for a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PipelineError(f"model: cannot load {name}: {reason}") from error
     if missing := sorted(report["missing_keys"]):  # they are random numbers now
         raise PipelineError(f"model: cannot load {name}: its weights lack {missing[0]}")
+    check_loaded(name, model, tokenizer)
     return model, tokenizer
 
 

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from pipeline.chance import Place
-from pipeline.models.check import goes_fast, max_positions, passes
+from pipeline.models.check import check_vocabulary, goes_fast, max_positions, passes
 from pipeline.models.forward import (
     SharedPrefix,
     packed_weights,
@@ -56,6 +56,7 @@ class TorchSampler:
                 f"temperature {temperature}: it must be above 0; do_sample=False is greedy"
             )
         self.model = model
+        check_vocabulary(model, tokenizer)
         self._passes = passes(model)
         self.temperature = temperature if do_sample else 1.0
         self.do_sample = do_sample
