@@ -6,7 +6,8 @@ never copies the prompt's keys and values, and `packed_weights` makes its produc
 `hidden_states` is for tokens that are already there, and exact for training, too: the prompt's part of
 the gradient flows back through its keys and values, which are expanded to all rows.
 
-The passes end at the last hidden states. The vocabulary head is applied by the caller, to just the
+They are right for models that `check` has tried, up to the length that it tells: every layer is taken to
+see all tokens. The passes end at the last hidden states. The vocabulary head is applied by the caller, to just the
 positions that it needs: with a vocabulary of 49,152 it is a fifth of the work.
 """
 
@@ -28,6 +29,16 @@ def shared_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
     first, last = min(lists), max(lists)
     shared = next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), len(first))
     return min(shared, min(len(sequence) for sequence in sequences) - 1)
+
+
+def without_dropout(model: torch.nn.Module) -> None:
+    """Puts all of a model in evaluation mode.
+
+    Every pass begins with it. Many architectures have no `nn.Dropout`: they ask `self.training` in the midst
+    of their attention. A probability that dropout has changed is not the sampler's.
+    """
+    if any(module.training for module in model.modules()):
+        model.eval()
 
 
 class SharedPrefix:
@@ -171,23 +182,18 @@ def _multiply(packed: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) 
 @contextmanager
 def _attention(model: Any, name: str) -> Iterator[None]:
     """Has a model use the attention function of that name meanwhile."""
-    before = model.config._attn_implementation
+    config = model.config.get_text_config()
+    before = config._attn_implementation
     # The method for it goes through all modules, twice in each decoding step.
-    model.config._attn_implementation = name
+    config._attn_implementation = name
     try:
         yield
     finally:
-        model.config._attn_implementation = before
+        config._attn_implementation = before
 
 
 def _additive(seen: torch.Tensor, model: Any) -> torch.Tensor:
-    """A mask to add to attention scores: 0 where `seen`, else the lowest number there is.
-
-    Raises ValueError for a model of which some layers see less than all that is given.
-    """
-    kinds = set(getattr(model.config, "layer_types", None) or [])
-    if getattr(model.config, "sliding_window", None) or kinds - {"full_attention"}:
-        raise ValueError(f"sliding windows ({type(model).__name__}) are not supported")
+    """A mask to add to attention scores: 0 where `seen`, else the lowest number there is."""
     dtype = model.get_input_embeddings().weight.dtype
     lowest = torch.finfo(dtype).min
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, lowest)
@@ -267,11 +273,5 @@ def _keys_and_values(model: Any, tokens: Sequence[int]) -> list[tuple[torch.Tens
 
 
 def vocabulary_head(model: Any) -> torch.nn.Module:
-    """The layer that turns last hidden states into logits.
-
-    Raises ValueError for an architecture that does more to logits than this layer.
-    """
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(model.config, name, None) is not None:
-            raise ValueError(f"models with `{name}` ({type(model).__name__}) are not supported")
+    """The layer that turns last hidden states into logits."""
     return model.get_output_embeddings()

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.errors import PipelineError
+from pipeline.models.check import check_config, check_loaded, passes
 from pipeline.models.lora import has_adapter, load_adapter, merged, require_peft, without_wrapper
 from pipeline.workspace import ADAPTER_CONFIG, base_of
 
@@ -17,16 +18,20 @@ VALUE_HEAD_FILE = "value_head.pt"
 def from_pretrained(name: str | Path, **options: Any) -> tuple[Any, Any]:
     """A causal language model in float32 and its tokenizer. Raises PipelineError if they cannot be loaded."""
     try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        check_config(name, tokenizer, **options)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=torch.float32, output_loading_info=True, **options
         )
         model, report = loaded
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    except PipelineError:
+        raise
     except Exception as error:  # each of the libraries raises of its own kinds for a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PipelineError(f"model: cannot load {name}: {reason}") from error
     if missing := sorted(report["missing_keys"]):  # they are random numbers now
         raise PipelineError(f"model: cannot load {name}: its weights lack {missing[0]}")
+    check_loaded(name, model, tokenizer)
     return model, tokenizer
 
 
@@ -45,10 +50,14 @@ class CausalLMWithValueHead(torch.nn.Module):
     def __init__(self, pretrained_model: Any) -> None:
         super().__init__()
         self.pretrained_model = without_wrapper(pretrained_model).eval()
-        config = self.pretrained_model.config
-        self.v_head = torch.nn.Linear(config.hidden_size, 1).to(self.pretrained_model.device)
+        width = passes(self.pretrained_model).hidden_size
+        self.v_head = torch.nn.Linear(width, 1).to(self.pretrained_model.device)
         torch.nn.init.zeros_(self.v_head.weight)
         torch.nn.init.zeros_(self.v_head.bias)
+
+    def train(self, mode: bool = True) -> "CausalLMWithValueHead":
+        """Stays in evaluation mode."""
+        return super().train(False)
 
 
 def load_policy(

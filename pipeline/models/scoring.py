@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.models.forward import hidden_states, shared_prefix_length, vocabulary_head
+from pipeline.models import plain
+from pipeline.models.check import goes_fast
+from pipeline.models.forward import (
+    hidden_states,
+    shared_prefix_length,
+    vocabulary_head,
+    without_dropout,
+)
 
 CHUNK = 64
 """How many tokens go through the vocabulary head at a time."""
@@ -76,7 +83,9 @@ def score(
     temperature: float = 1.0,
     entropy_gradient: bool = False,
 ) -> Scores:
-    """Runs a model over a batch of tokens, their shared prefix only once.
+    """Runs a model over a batch of tokens, in evaluation mode. A shared prefix is computed only once.
+
+    A model for which that would be wrong is run over whole sequences, one at a time; see `check`.
 
     Args:
         model: a causal language model, or a policy with a value head; without one, values are 0.
@@ -86,9 +95,9 @@ def score(
         temperature: divides the logits, as in sampling.
         entropy_gradient: whether the entropy will be differentiated.
     """
+    without_dropout(model)
     language_model = getattr(model, "pretrained_model", model)
-    hidden = hidden_states(language_model, batch.sequences, batch.prefix_length)
-    device = hidden.device
+    device = language_model.get_input_embeddings().weight.device
     rests = [sequence[batch.prefix_length :] for sequence in batch.sequences]
     tokens = torch.tensor([token for rest in rests for token in rest[1:]], device=device)
     # The state before y_t is that of the token before it: of each sequence all but the last.
@@ -97,15 +106,22 @@ def score(
     present = batch.place([torch.ones(length) for length in batch.lengths]).bool().to(device)
     wanted = present if mask is None else mask
     chosen = wanted[present]
-    packed = _score_tokens(
-        hidden[states[chosen]],
-        tokens[chosen],
-        vocabulary_head(language_model),
-        temperature,
-        entropy_gradient,
-    )
+    if goes_fast(language_model, max(map(len, batch.sequences))):
+        hidden = hidden_states(language_model, batch.sequences, batch.prefix_length)
+        logprobs, entropy = _score_tokens(
+            hidden[states[chosen]],
+            tokens[chosen],
+            vocabulary_head(language_model),
+            temperature,
+            entropy_gradient,
+        )
+    else:
+        hidden, logprobs, entropy = _score_whole(
+            language_model, batch, tokens, chosen, temperature, entropy_gradient
+        )
     logprobs, entropy = (
-        torch.zeros(wanted.shape, device=device).masked_scatter(wanted, x) for x in packed
+        torch.zeros(wanted.shape, device=device).masked_scatter(wanted, x)
+        for x in (logprobs, entropy)
     )
     ones = present.new_ones(len(rests), 1)
     with_end = torch.cat([ones, present], dim=1)
@@ -130,11 +146,7 @@ def _score_tokens(
     """
 
     def score_chunk(hidden: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        distribution = torch.log_softmax(head(hidden).float() / temperature, dim=-1)
-        logprobs = distribution.gather(-1, tokens[:, None])[:, 0]
-        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-            entropy = -(distribution.exp() * distribution).sum(dim=-1)
-        return logprobs, entropy
+        return _of_logits(head(hidden), tokens, temperature, entropy_gradient)
 
     chunks = [
         checkpoint(score_chunk, h, t, use_reentrant=False)
@@ -142,3 +154,50 @@ def _score_tokens(
     ]
     logprobs, entropy = zip(*chunks)
     return torch.cat(logprobs), torch.cat(entropy)
+
+
+def _score_whole(
+    model: Any,
+    batch: TokenBatch,
+    tokens: torch.Tensor,
+    chosen: torch.Tensor,
+    temperature: float,
+    entropy_gradient: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Last hidden states, and log-probabilities and entropies of the chosen ones of all rows' tokens.
+
+    With gradients a sequence is computed again in the backward pass: its logits are not kept.
+    """
+
+    def score_sequence(
+        sequence: torch.Tensor, tokens: torch.Tensor, chosen: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        logits, states = plain.whole(model, sequence, len(chosen) + 1)
+        scored = _of_logits(logits[:-1][chosen], tokens[chosen], temperature, entropy_gradient)
+        return states, *scored
+
+    scored = [
+        checkpoint(
+            score_sequence,
+            torch.tensor(sequence, device=tokens.device),
+            row_tokens,
+            row_chosen,
+            use_reentrant=False,
+        )
+        for sequence, row_tokens, row_chosen in zip(
+            batch.sequences, tokens.split(batch.lengths), chosen.split(batch.lengths)
+        )
+    ]
+    states, logprobs, entropy = zip(*scored)
+    return torch.cat(states), torch.cat(logprobs), torch.cat(entropy)
+
+
+def _of_logits(
+    logits: torch.Tensor, tokens: torch.Tensor, temperature: float, entropy_gradient: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of N tokens and the entropies of their distributions; `logits` is (N, vocabulary)."""
+    distribution = torch.log_softmax(logits.float() / temperature, dim=-1)
+    logprobs = distribution.gather(-1, tokens[:, None])[:, 0]
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+        entropy = -(distribution.exp() * distribution).sum(dim=-1)
+    return logprobs, entropy

@@ -147,15 +147,3 @@ def test_only_the_tokens_that_are_asked_for_are_scored(model):
     some.logprobs.sum().backward()
     for parameter, expected in zip(model.parameters(), gradients):
         torch.testing.assert_close(parameter.grad, expected, atol=1e-5, rtol=1e-5)
-
-
-def test_models_that_change_logits_after_the_head_are_refused(model):
-    model.config.final_logit_softcapping = 30.0
-    with pytest.raises(ValueError, match="final_logit_softcapping"):
-        vocabulary_head(model)
-
-
-def test_sliding_windows_are_refused(model):
-    model.config.sliding_window = 4
-    with pytest.raises(ValueError, match="sliding windows"):
-        hidden_states(model, SEQUENCES, 9)

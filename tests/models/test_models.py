@@ -1,3 +1,4 @@
+import json
 import subprocess
 import zipfile
 from pathlib import Path
@@ -13,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from pipeline.errors import PipelineError
 from pipeline.models.fetch import ModelSource, fetch_model, split_as_trained
 from pipeline.models.machine import Machine
-from pipeline.models.policy import load_policy, save_model
+from pipeline.models.policy import VALUE_HEAD_FILE, from_pretrained, load_policy, save_model
+from pipeline.models.sampling import TorchSampler
 from pipeline.workspace import WEIGHTS_FILE
 
 
@@ -50,6 +52,74 @@ def test_weights_that_lack_a_tensor_are_refused(model, tokenizer, tmp_path):
         match=r"weights lack model\.layers\.1\.mlp\.up_proj\.weight: remove it and run `dvc repro a stage`",
     ):
         load_policy(tmp_path, made_by="a stage")
+
+
+def edit(folder, name, change):
+    """Changes a tensor of saved weights in place."""
+    weights = load_file(folder / WEIGHTS_FILE)
+    change(weights[name])
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def reconfigure(folder, **changes):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def no_weights(folder):
+    """So that it shows when they are looked for."""
+    (folder / WEIGHTS_FILE).unlink()
+
+
+def one_line(folder, *words):
+    """The refusal of the model in the folder."""
+    with pytest.raises(PipelineError) as told:
+        from_pretrained(folder)
+    assert "\n" not in str(told.value)
+    assert all(word in str(told.value) for word in words), told.value
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(model, tokenizer, tmp_path, value):
+    save_model(model, tokenizer, tmp_path)
+    edit(tmp_path, "model.layers.0.mlp.up_proj.weight", lambda x: x[3].fill_(value))
+    one_line(tmp_path, "model.layers.0.mlp.up_proj.weight have NaN or infinity")
+
+
+def test_a_model_type_that_is_not_known_is_refused_before_the_weights_are_read(
+    model, tokenizer, tmp_path
+):
+    save_model(model, tokenizer, tmp_path)
+    no_weights(tmp_path)
+    reconfigure(tmp_path, model_type="brandnew")
+    one_line(tmp_path, "model_type 'brandnew'", "does not know")
+    reconfigure(tmp_path, model_type="t5")
+    one_line(tmp_path, "of the type 't5' do not go on from a text")
+
+
+def test_a_vocabulary_that_is_smaller_than_the_tokenizers_is_refused(model, tokenizer, tmp_path):
+    model.resize_token_embeddings(len(tokenizer) - 2)
+    save_model(model, tokenizer, tmp_path)
+    no_weights(tmp_path)
+    ids = len(tokenizer)
+    words = f"room for {ids - 2} tokens", f"ids go up to {ids - 1}"
+    one_line(tmp_path, "config.json", *words)
+    with pytest.raises(PipelineError, match=f"LlamaForCausalLM: its embedding has {words[0]}"):
+        TorchSampler(model, tokenizer)
+
+
+def test_a_vocabulary_may_be_larger(model, tokenizer, tmp_path):
+    model.resize_token_embeddings(len(tokenizer) + 4)
+    save_model(model, tokenizer, tmp_path)
+    TorchSampler(*from_pretrained(tmp_path))
+
+
+def test_a_value_head_of_another_size_is_refused_in_one_line(policy, tokenizer, tmp_path):
+    save_model(policy, tokenizer, tmp_path)
+    torch.save(torch.nn.Linear(64, 1).state_dict(), tmp_path / VALUE_HEAD_FILE)
+    with pytest.raises(PipelineError, match="no value head of this model") as told:
+        load_policy(tmp_path)
+    assert "\n" not in str(told.value)
 
 
 def test_a_wheel_with_another_hash_is_refused(monkeypatch, tmp_path):

@@ -53,18 +53,13 @@ def test_each_sequence_stops_at_its_own_limit(model, tokenizer):
 
 
 class Typist(torch.nn.Module):
-    """Makes a model write a given text: position by position, one token is certain."""
+    """A vocabulary head that makes a model write a given text: position by position, one token is certain."""
 
-    def __init__(self, model, tokenizer, text):
+    def __init__(self, tokenizer, text):
         super().__init__()
-        self.base_model, self.config = model.base_model, model.config
-        self.get_input_embeddings = model.get_input_embeddings
         self.tokens = tokenizer(text).input_ids
         self.vocabulary = len(tokenizer)
         self.step = 0
-
-    def get_output_embeddings(self):
-        return self
 
     def forward(self, hidden):
         logits = torch.full((len(hidden), self.vocabulary), -1e9)
@@ -85,8 +80,8 @@ class Typist(torch.nn.Module):
     ],
 )
 def test_stops_with_the_token_that_completes_a_stop_string(model, tokenizer, text, written, reason):
-    typist = Typist(model, tokenizer, text)
-    sampler = TorchSampler(typist, tokenizer)
+    sampler = TorchSampler(model, tokenizer)
+    model.set_output_embeddings(Typist(tokenizer, text))
     (continuation,) = sampler.generate([[5, 6]], [16], ["<call>", "<submit>"], places(1))
     assert continuation.text == written
     assert continuation.stop_reason == reason
