@@ -15,7 +15,7 @@ from pipeline.evaluation.outage import Outages
 from pipeline.models.machine import Machine
 from pipeline.nested import plain
 from pipeline.snapshot import NOWHERE, Snapshot, State
-from pipeline.tasks import Measure, Problem, Task, recorded
+from pipeline.tasks import Problem, Task, recorded
 
 MODES = ("sampled", "greedy")
 """Where the right way is already the most likely one, training shows in sampled episodes only, so
@@ -89,9 +89,13 @@ def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[
     return {
         "mode": mode,
         **plain(recorded(problem), f"problem {problem['id']}"),
-        "reward": float(history.reward),
+        "reward": _number(f"{task.name}: the reward", history.reward, problem),
         **{
-            name: _measured(f"{task.name}: the measure {name!r}", measure, history, problem)
+            name: _number(
+                f"{task.name}: the measure {name!r}",
+                measure.of(history.answer_text, problem),
+                problem,
+            )
             for name, measure in task.measures.items()
         },
         "end_reason": str(history.end_reason),
@@ -117,9 +121,8 @@ def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[
     }
 
 
-def _measured(name: str, measure: Measure, history: TextHistory, problem: Problem) -> float:
-    """A measure of an episode. Raises PipelineError, with its name, if that is no finite number."""
-    value = measure.of(history.answer_text, problem)
+def _number(name: str, value: Any, problem: Problem) -> float:
+    """The value of a reward or a measure. Raises PipelineError, with its name, if that is no finite number."""
     try:
         number = math.nan if isinstance(value, str | bytes) else float(value)
     except (TypeError, ValueError):

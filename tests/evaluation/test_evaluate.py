@@ -235,6 +235,26 @@ def test_a_measure_that_is_no_number_is_refused_by_its_name(value, tokenizer):
     assert type(value).__name__ in error
 
 
+def test_a_reward_that_is_no_number_is_refused(tokenizer):
+    class Odd(type(load_task("arithmetic"))):
+        def reward(self, answer_text, problem):
+            return next(rewards)
+
+        @property
+        def name(self):
+            return "odd"
+
+    rewards = iter([math.nan])
+    rows, error = rows_until_stopped(tokenizer, [UP], 1, Odd())
+    assert rows == []
+    assert error.startswith("odd: the reward must be a number, got 'nan' (float) for problem ")
+    rewards = iter([None, None])
+    with pytest.raises(
+        TypeError, match=r"the reward of the task odd must .* 2 episodes, got \[None"
+    ):
+        rows_until_stopped(tokenizer, [UP] * 2, 2, Odd())
+
+
 def test_a_row_is_plain_whatever_rewards_and_tools_put_into_it():
     history = rolled_out(
         "x",
