@@ -55,7 +55,7 @@ preset: .venv/installed  ## the recipe PRESET into params.yaml
 bundle: .venv/installed  ## what a machine without a network needs, in parts: docs/clusters.md
 	TORCH_CPU_INDEX=$(TORCH_CPU_INDEX) python -m scripts.bundle "$(BUNDLE)" "$(PART)" "$(WHEELS)"
 
-smoke: .venv/installed  ## the whole graph with a few steps, in a copy
+smoke: .venv/installed  ## the whole pipeline with a few steps, in a copy: does everything work?
 	rm -rf .smoke
 	python -m tests.project_copy .smoke $(foreach task,arithmetic trivia word_problems,$(task).train.steps=2 \
 		$(task).train.warmup_steps=0 $(task).train.episodes_per_step=16 $(task).data.test=16) \
@@ -63,7 +63,7 @@ smoke: .venv/installed  ## the whole graph with a few steps, in a copy
 	cd .smoke && dvc repro
 	@echo "Done. Open .smoke/reports/index.html"
 
-test: .venv/installed  ## files of tests side by side, of one thread each; ARGS=-n0 for one after the other
+test: .venv/installed  ## all tests, several files at a time; ARGS=-n0 for one after the other
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 fuzz: .venv/installed  ## 100,000 hostile transcripts, other ones each time: ten minutes or more

@@ -56,13 +56,16 @@ _NUMBER = re.compile(
     r"(?:[+-]?\$?|\$[+-])"
     rf"(?:(?:{_GROUPED}|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+|[0-9](?:\.[0-9]+)?e[+-][0-9]{{2,3}})"
 )
+_SIGN = rf"[+\-{_DASHES}]"
 _TOKEN = re.compile(
-    # A whole number with its sign: no part of a word, of a longer number, of a list without blanks.
-    rf"(?P<sign>(?:{_ALONE}[+\-{_DASHES}]|\A\s*[+\-{_DASHES}]\s+)\$?)?"
+    # A whole number: no part of a word, of a longer number, of a list without blanks. With it goes what
+    # makes it another: `>1948`, `-5`, `$5`, `5%`, `18+`.
+    rf"(?P<compared>(?<![^\s(\[\"'])[<>~]=?[ \t]*+)?"
+    rf"(?P<sign>{_ALONE}(?<![%$+]){_SIGN}|\A\s*{_SIGN}\s+)?(?P<currency>\$[ \t]*+(?P<inner>{_SIGN})?)?"
     rf"(?<![0-9][.,]){_ALONE}(?P<number>{_GROUPED}(?:\.[0-9]++)?|[.,]?[0-9]++(?:\.[0-9]++)?)"
-    rf"(?![.,]?[0-9])(?![^\s{_MARKS}])"
-    # Or a word.
-    rf"|(?P<word>[^\s{_MARKS}]++)"
+    rf"(?![.,]?[0-9])(?![^\s{_MARKS}])(?P<unit>[ \t]*+[$%](?![ \t]*+[.,]?[0-9])|\+(?![0-9]))?"
+    # Or a word, as `C`, `C#`, `C++`.
+    rf"|(?P<word>[^\s{_MARKS}]++(?:(?:\#|\+\+?)(?![^\s{_MARKS}]))?)"
 )
 _DELIMITER = re.compile(r"[,;:()\n]|\s[-–—]\s")
 _OFFICIAL_PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}{_QUOTES}]")
@@ -146,7 +149,7 @@ def names(text: str, answers: Sequence[str], question: str = "") -> float:
 def find(text: str, answers: Sequence[str]) -> tuple[int, int] | None:
     """Where an answer first stands in the text as whole words: (start, end) in characters.
 
-    A number stands there as a whole number. An answer of articles or punctuation only (`A`, `The The`,
+    A number stands there as a whole number, with its sign and unit. An answer of articles or punctuation only (`A`, `The The`,
     `!!!`) has to be the whole text: its words stand in most sentences.
     """
     tokens = list(_tokens(text))
@@ -220,12 +223,18 @@ def _form(token: re.Match[str]) -> str:
     """The one form of all ways to write the same word or number.
 
     Of words it is lower case and Unicode's NFKC. Digits that are not ASCII are not made so: no task reads
-    them.
+    them. A dollar stands before the number, a comparison before all.
     """
-    sign, figures, word = token.group("sign", "number", "word")
+    word, number = token.group("word", "number")
     if word is None:
-        minus = "-" if sign and "+" not in sign else ""
-        return minus + (figures if figures.startswith(",") else figures.replace(",", ""))
+        compared, sign, currency, inner, unit = (
+            (token.group(name) or "").strip()
+            for name in ("compared", "sign", "currency", "inner", "unit")
+        )
+        minus = "-" if (sign + inner).strip("+") else ""
+        dollar = "$" if currency or unit == "$" else ""
+        figures = number if number.startswith(",") else number.replace(",", "")
+        return compared + minus + dollar + figures + unit.strip("$")
     if word.isascii() or len(word) > LONGEST_WORD:
         return word.lower()
     odd = any(character.isdigit() for character in word if not character.isascii())

@@ -173,10 +173,28 @@ def read_jsonl(path: Path, kind: Any, made_by: str) -> list[Any]:
     return [_checked(line, known, path, number, made_by) for number, line in enumerate(lines, 1)]
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which PyYAML takes the last without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value} is there twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return node
+
+
 def read_yaml(path: Path) -> Any:
     """What a YAML file holds that users write. Raises PipelineError if it cannot be read."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        loader = _Loader(path.read_text(encoding="utf-8-sig"))
+        loader.name = path.name
+        return loader.get_single_data()
     except OSError as error:
         raise PipelineError(f"{path}: {error.strerror}; run from the project's folder") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -37,7 +37,7 @@ PARAMS_FILE = Path("params.yaml")
 
 
 def _each_once(values: list[Any]) -> list[Any]:
-    """`values`, none of which may occur twice: DVC makes one stage of two of the same name."""
+    """`values`, none of which may occur twice: DVC makes one stage of two, and a tracker would be told twice."""
     for value in values:
         if values.count(value) > 1:
             raise PydanticCustomError(
@@ -84,7 +84,7 @@ class Params(BaseModel):
         Field(min_length=1),
         AfterValidator(_each_once),
     ]
-    tracking: list[str]
+    tracking: Annotated[list[str], AfterValidator(_each_once)]
     snapshot_seconds: float = Field(ge=0, allow_inf_nan=False)
     model: ModelParams
     corpus: CorpusSettings

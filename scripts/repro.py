@@ -25,7 +25,8 @@ from pipeline.errors import PipelineError
 from pipeline.lifetime import only_one
 from pipeline.snapshot import clear_finished
 from pipeline.workspace import SNAPSHOTS, lock_path
-from stages.common import PARENT, run_script
+from stages.common import run_script
+from stages.parents import PARENT
 
 Graph = dict[str, set[str]]
 """Each stage's direct predecessors."""

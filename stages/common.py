@@ -18,35 +18,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from pipeline.algorithms.names import NAMES
 from pipeline.dependencies import sources
 from pipeline.errors import PipelineError
 from pipeline.files import replacing_all, sha256_of, telling_full_disks, workshop
-from pipeline.lifetime import all_live, only_one, parents, stop, stop_after
+from pipeline.lifetime import only_one, stop
 from pipeline.nested import differing
 from pipeline.snapshot import Snapshot, clear_finished
 from pipeline.tasks import task_names
 from pipeline.workspace import SNAPSHOTS, lock_path, snapshot_path
+from stages.parents import parents_live, snapshots, stop_with_parents
 
 LOCK = Path("dvc.lock")
 """What DVC writes when a stage has ended well."""
 
-PARENT = "LEARNING_TOOLS_PARENT"
-"""The environment variable that holds the process id of the `scripts.repro` that runs a stage."""
-
 PATIENCE = 10.0
 """Seconds that a stage waits for another of its kind to end, as one does whose parent is gone."""
 
-_parents: list[psutil.Process] = []
-"""The processes that this one must not outlive."""
-
 _arguments: list[str] = []
 """The running stage's."""
-
-_snapshots: list[Snapshot] = []
-"""Those of this stage."""
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 """Those whose version may decide a digit."""
@@ -71,7 +61,7 @@ def run_script(main: Callable[..., None], **arguments: type) -> None:
         signal.signal(number, stop)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else `nohup` has it ignored
         signal.signal(signal.SIGHUP, stop)
-    _stop_with_parents()
+    stop_with_parents()
     try:
         main(*values)
     except KeyboardInterrupt:
@@ -89,14 +79,14 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
     @functools.wraps(main)
     def stage(*values: Any) -> None:
         _arguments[:] = map(str, values)
-        _snapshots.clear()
+        snapshots.clear()
         run = "-".join([_module().rpartition(".")[2], *_arguments])
         with only_one(lock_path(run), run, PATIENCE):
             if LOCK.exists():
                 clear_finished(SNAPSHOTS, LOCK.stat().st_mtime)
             with telling_full_disks(), _temporary_folder(run):
                 main(*values)
-            for snapshot in _snapshots:
+            for snapshot in snapshots:
                 snapshot.finish()
 
     run_script(stage, **arguments)
@@ -128,7 +118,7 @@ def outputs(*paths: Path, inputs: Callable[[], Mapping[str, Any]]) -> Iterator[l
                 f"{', '.join(changed)} changed while the stage ran, so its outputs were not put in place; "
                 "undo the change to have them at once, or run the stage again for new ones"
             )
-        if not all_live(_parents):
+        if not parents_live():
             sys.exit(128 + signal.SIGTERM)
 
 
@@ -171,29 +161,14 @@ def snapshot_of(run: str, inputs: Mapping[str, Any], seconds: float) -> Snapshot
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "threads": torch.get_num_threads(),  # sums are rounded as they are shared out
     }
-    _snapshots.append(Snapshot(snapshot_path(run), key, seconds))
-    return _snapshots[-1]
+    snapshots.append(Snapshot(snapshot_path(run), key, seconds))
+    return snapshots[-1]
 
 
 def _module() -> str:
     """The module that Python was started with."""
     spec = sys.modules["__main__"].__spec__
     return spec.name if spec else ""
-
-
-def _stop_with_parents() -> None:
-    """Run by DVC or by make, this process is not to outlive them; run by hand, it may."""
-    if os.environ.keys() & {"DVC_STAGE", "MAKELEVEL"}:
-        if not (found := parents()):
-            sys.exit(128 + signal.SIGTERM)
-        _parents.extend(found)
-    if PARENT in os.environ:
-        try:
-            _parents.append(psutil.Process(int(os.environ[PARENT])))
-        except psutil.NoSuchProcess:
-            sys.exit(128 + signal.SIGTERM)
-    if _parents:
-        stop_after(_parents, lambda: not any(snapshot.behind for snapshot in _snapshots))
 
 
 def _keep_freed_memory() -> None:

@@ -98,12 +98,16 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str, run: str) 
     decisive = inputs(params, name, model, checkpoint)
     snapshot = snapshot_of(f"evaluate-{run}", decisive, params.snapshot_seconds)
     rows: list[dict] = []
+    rewards = dict.fromkeys(MODES, 0.0)
+    count = dict.fromkeys(MODES, 0)
     with tqdm(total=len(MODES) * len(problems), desc=f"evaluate {name}, {checkpoint}") as bar:
 
         def on_batch(batch: list[dict]) -> None:
             rows.extend(batch)
-            recent = [row["reward"] for row in rows if row["mode"] == batch[0]["mode"]]
-            bar.set_postfix_str(f"{batch[0]['mode']} accuracy {sum(recent) / len(recent):.1%}")
+            mode = batch[0]["mode"]
+            rewards[mode] += sum(row["reward"] for row in batch)
+            count[mode] += len(batch)
+            bar.set_postfix_str(f"{mode} accuracy {rewards[mode] / count[mode]:.1%}")
             bar.update(len(batch))
 
         evaluate(environments, problems, settings, params.machine, on_batch, snapshot)

@@ -50,6 +50,20 @@ def test_normalize(text, normal):
         ("on 12.10.1994", ["1994"], 1),
         ("from 1914–1918", ["1918"], 1),
         ("below -5 degrees", ["5"], 0),
+        ("some 5% of them", ["5"], 0),
+        ("some 5 % of them", ["5%"], 1),
+        ("from 10%-20% on", ["20%"], 1),
+        ("it cost US$5 then", ["$5"], 1),
+        ("-$5, 5$, $-5 and $ 5", ["5"], 0),
+        ("$3, 5 $7", ["5"], 1),  # the next number's dollar
+        ("if x >5 (<5, ~5)", ["5"], 0),
+        ("<b>5</b>", ["5"], 1),
+        ("all films 18+, and up", ["18"], 0),
+        ("5+3", ["5"], 1),
+        ("C#, C++; F# too", ["C"], 0),
+        ("C#, C++; F# too", ["c++"], 1),
+        ("a + b, c+d", ["b"], 1),
+        ("Google+", ["Google"], 0),
     ],
 )
 def test_contains(text, answers, found):
@@ -79,6 +93,12 @@ def test_exact_match():
     assert exact_match("The Brown-Act", ["x", "brown act"]) == 1
     assert exact_match("the Brown Act of 1953", ["Brown Act"]) == 0
     assert exact_match("", ["", "the"]) == 0
+
+
+@pytest.mark.parametrize("text", ["5%", "$5", "<5", ">5", "-5", "5+"])
+def test_the_measures_are_the_official_ones_and_read_neither_signs_nor_units(text):
+    assert exact_match(text, ["5"]) == 1
+    assert f1(text, ["5"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def test_every_ppo_knob_is_in_the_file():
         ("seeds", [], r"seeds: .*at least 1 item"),
         ("seeds", [1, -1], r"seeds\.1: .*got -1"),
         ("seeds", [1, 2, 1], r"seeds: each may occur once, 1 is there twice"),
+        ("tracking", ["wandb", "wandb"], r"tracking: each may occur once, wandb is there twice"),
         ("tasks", ["trivia", "trivia"], r"tasks: each may occur once, trivia is there twice"),
         ("trivia.data.source", "hub", r"trivia\.data\.source: .*'builtin', got 'hub'"),
         (
@@ -102,7 +103,13 @@ def test_a_listed_task_needs_its_section(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("a: [", "not valid YAML"), ("", "key: value"), ("- a", "key: value")],
+    [
+        ("a: [", "not valid YAML"),
+        ("", "key: value"),
+        ("- a", "key: value"),
+        ("a: 1\nb: 2\na: 3\n", r'a is there twice in "params\.yaml", line 3, column 1'),
+        ("a: {b: 1,\n  b: 2}", r'b is there twice in "params\.yaml", line 2, column 3'),
+    ],
 )
 def test_a_file_that_is_no_params(tmp_path, text, complaint):
     (tmp_path / "params.yaml").write_text(text)

@@ -166,10 +166,14 @@ class TextEnvironment:
             numbers = []
         if len(numbers) != count:
             raise TypeError(
-                f"the reward function {_name_of(self.reward_fn)!r} must return a number for each of "
-                f"{count} episodes, got {str(rewards)[:100]}"
+                f"{self._reward_name} must return a number for each of {count} episodes, got {str(rewards)[:100]}"
             )
         return numbers
+
+    @property
+    def _reward_name(self) -> str:
+        """What to call the reward in an error."""
+        return f"the reward function {_name_of(self.reward_fn)!r}"
 
     def _model_turn(self, histories: list[TextHistory], places: list[Place]) -> None:
         """Lets the model write in every episode that has room, and ends those that are done."""
@@ -330,3 +334,7 @@ class TaskEnvironment(TextEnvironment):
 
     def _rewards(self, answers: Sequence[str], problems: Sequence[Problem]) -> list[float]:
         return [self.task.reward(a, p) for a, p in zip(answers, problems, strict=True)]
+
+    @property
+    def _reward_name(self) -> str:
+        return f"the reward of the task {self.task.name}"

@@ -1,16 +1,19 @@
 """Rolls out every test problem twice, sampled and greedy, and keeps one row for each episode."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.chance import number_of
 from pipeline.environment.environment import TaskEnvironment
-from pipeline.environment.history import TextHistory
-from pipeline.environment.outage import outage_of
+from pipeline.environment.history import CallRecord, TextHistory
 from pipeline.errors import PipelineError
+from pipeline.evaluation.outage import Outages
 from pipeline.models.machine import Machine
+from pipeline.nested import plain
 from pipeline.snapshot import NOWHERE, Snapshot, State
 from pipeline.tasks import Problem, Task, recorded
 
@@ -46,13 +49,16 @@ def evaluate(
         snapshot: where the rows are kept, for a run that is stopped to go on from.
 
     Raises:
-        PipelineError: if tools fail by themselves in most calls of a batch; see `outage_of`.
+        PipelineError: if a tool is down, see `Outages`; if a row would hold what is no plain value, as
+            a measure that is no number.
     """
     size = settings.batch_size
     todo = [(mode, at) for mode in environments for at in range(0, len(problems), size)]
     done: list[list[dict[str, Any]]] = []
+    outages = Outages()
     if saved := snapshot.load():
         for rows in saved["batches"]:
+            outages.called(_calls(rows))
             done.append(rows)
             on_batch(rows)
 
@@ -65,27 +71,31 @@ def evaluate(
             numbers = [number_of(problem["id"]) for problem in batch]
             with machine.autocast():
                 episodes = env.rollout_problems(batch, settings.seed, numbers=numbers)
-            if outage := outage_of(episodes):
+            rows = [_row(mode, env.task, p, e) for p, e in zip(batch, episodes, strict=True)]
+            if outage := outages.called(_calls(rows)):
                 raise PipelineError(
                     f"{outage}. Accuracy would tell of the tool and not of the model: mend the "
                     "tool and evaluate again; a tool that refuses a bad input raises ToolError"
                 )
             with snapshot.update():
-                done.append(
-                    [_row(mode, env.task, p, e) for p, e in zip(batch, episodes, strict=True)]
-                )
+                done.append(rows)
                 snapshot.offer(state)
-            on_batch(done[-1])
+            on_batch(rows)
 
 
 def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[str, Any]:
+    """An episode's row: plain values only, as states and tables keep no others."""
     written = history.segments[1:]
     return {
         "mode": mode,
-        **recorded(problem),
-        "reward": history.reward,
+        **plain(recorded(problem), f"problem {problem['id']}"),
+        "reward": _number(f"{task.name}: the reward", history.reward, problem),
         **{
-            name: measure.of(history.answer_text, problem)
+            name: _number(
+                f"{task.name}: the measure {name!r}",
+                measure.of(history.answer_text, problem),
+                problem,
+            )
             for name, measure in task.measures.items()
         },
         "end_reason": str(history.end_reason),
@@ -104,8 +114,32 @@ def _row(mode: str, task: Task, problem: Problem, history: TextHistory) -> dict[
                 "output": call.output,
                 "error_kind": call.error_kind,
                 "cut": call.cut,
-                **call.details,
+                **plain(call.details, f"what the tool {call.tool} recorded"),
             }
             for call in history.calls
         ],
     }
+
+
+def _number(name: str, value: Any, problem: Problem) -> float:
+    """The value of a reward or a measure. Raises PipelineError, with its name, if that is no finite number."""
+    try:
+        number = math.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise PipelineError(
+            f"{name} must be a number, got {str(value)[:100]!r} ({type(value).__name__}) for problem "
+            f"{problem['id']}"
+        )
+    return number
+
+
+def _calls(rows: Sequence[Mapping[str, Any]]) -> list[CallRecord]:
+    """The calls of rows, but for what tools recorded of them."""
+    names = [field.name for field in fields(CallRecord) if field.name != "details"]
+    return [
+        CallRecord(**{name: call[name] for name in names}, details={})
+        for row in rows
+        for call in row["calls"]
+    ]

@@ -1,6 +1,6 @@
 """A training: rollouts of a task's problems, and updates of the policy by an algorithm, step after step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,14 +9,14 @@ from pipeline.chance import PROBLEMS, epochs
 from pipeline.environment.batch import EpisodeBatch, trained
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.environment.history import TextHistory
-from pipeline.environment.outage import outage_share
+from pipeline.environment.outage import Asked, asked_in
 from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead
 from pipeline.snapshot import NOWHERE, Snapshot, State
 from pipeline.tasks import Problem
 from pipeline.training.algorithm import Algorithm
-from pipeline.training.outage import outage
+from pipeline.training.outage import Outages
 from pipeline.training.settings import TrainSettings, learning_rate_factor
 from pipeline.training.stability import BestPolicy, Unstable, instability
 from pipeline.training.trainer import PolicyTrainer, make_optimizer
@@ -50,7 +50,7 @@ def train(
 
     Raises:
         PipelineError: if a step's episodes are no whole groups of the algorithm's; after a step that
-            shows that a tool is down, see `outage`.
+            shows that a tool is down, see `Outages`.
         Unstable: after a step that shows that the training has gone wrong; see `instability`. The
             policy is then left as it was when it did best, whatever `settings.keep` says.
     """
@@ -74,14 +74,21 @@ def train(
         gradient_checkpointing=machine.gradient_checkpointing,
     )
     best = BestPolicy(policy)
+    outages = Outages()
     curve: list[Stats] = []
 
     def state() -> State:
-        return {"trainer": trainer.state_dict(), "best": best.state_dict(), "curve": curve}
+        return {
+            "trainer": trainer.state_dict(),
+            "best": best.state_dict(),
+            "outages": outages.state_dict(),
+            "curve": curve,
+        }
 
     if saved := snapshot.load():
         trainer.load_state_dict(saved["trainer"])
         best.load_state_dict(saved["best"])
+        outages.load_state_dict(saved["outages"])
         for stats in saved["curve"]:
             curve.append(stats)
             on_step(stats)
@@ -105,11 +112,13 @@ def train(
                     "episodes": (step + 1) * settings.episodes_per_step,
                     "best_step": best.step,
                 }
-                curve.append({**counts, **_measure(episodes, size), **stats})
+                tools = asked_in(episodes)
+                down = outages.rolled_out(step + 1, tools)
+                curve.append({**counts, **_measure(episodes, size, tools), **stats})
                 snapshot.offer(state)
             on_step(curve[-1])
-            if error := outage(curve, episodes):
-                raise error
+            if down:
+                raise down
             reason = instability(curve, settings.episodes_per_step)
     if reason:
         best.restore()
@@ -118,7 +127,7 @@ def train(
         best.restore()
 
 
-def _measure(episodes: Sequence[TextHistory], group_size: int) -> Stats:
+def _measure(episodes: Sequence[TextHistory], group_size: int, tools: Mapping[str, Asked]) -> Stats:
     """Statistics of a step's episodes; the rewards are of those that may train."""
     rewards = [e.reward for group in trained(episodes, group_size) for e in group]
     calls = [call for episode in episodes for call in episode.calls]
@@ -128,7 +137,7 @@ def _measure(episodes: Sequence[TextHistory], group_size: int) -> Stats:
         "env/tool_calls_mean": len(calls) / len(episodes),
         "env/tool_errors_mean": sum(call.error for call in calls) / len(episodes),
         "env/tool_outages_mean": sum(call.outage for call in calls) / len(episodes),
-        "env/tool_outage_share": outage_share(episodes),
+        "env/tool_outage_share": max((tool.share for tool in tools.values()), default=0.0),
         "env/dropped_share": 1 - len(rewards) / len(episodes),
         "env/truncated_share": sum(e.truncated for e in episodes) / len(episodes),
     }

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.chance import Place
 from pipeline.environment import CallRecord, EndReason, EpisodeBatch, TextEnvironment
-from pipeline.environment.outage import outage_share
+from pipeline.environment.outage import asked_in
 from pipeline.errors import PipelineError
 from pipeline.models.sampler import Continuation, StopReason
 from pipeline.models.sampling import TorchSampler
@@ -171,7 +171,10 @@ def test_a_tool_that_is_down_is_warned_of(run):
     with pytest.warns(RuntimeWarning, match="Calc failed in 2 of 2 calls, the last .*refused"):
         histories, _ = run(turns, tools={"Calc": down, "Other": picky})
     assert [history.outage for history in histories] == [True, True, False, False]
-    assert outage_share(histories) == pytest.approx(2 / 3)  # what cannot be read reaches no tool
+    assert {name: (tool.failures, tool.calls) for name, tool in asked_in(histories).items()} == {
+        "Calc": (2, 2),
+        "Other": (0, 1),  # it has refused; what cannot be read reaches no tool
+    }
 
 
 def test_a_tool_has_so_many_seconds(run):

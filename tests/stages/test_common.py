@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -56,7 +57,7 @@ def test_a_stage_that_has_outlived_its_parent_overwrites_nothing(tmp_path, monke
     out = tmp_path / "out"
     out.write_text("old")
     dead = subprocess.Popen(["true"])
-    monkeypatch.setattr("stages.common._parents", [psutil.Process(dead.pid)])
+    monkeypatch.setattr("stages.parents._found", [psutil.Process(dead.pid)])
     dead.wait()
 
     def stage():
@@ -67,6 +68,29 @@ def test_a_stage_that_has_outlived_its_parent_overwrites_nothing(tmp_path, monke
         stage()
     assert out.read_text() == "old"
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("variable", ["DVC_STAGE", "LEARNING_TOOLS_PARENT"])
+def test_a_stage_whose_parent_ends_while_it_imports_stops(variable, tmp_path):
+    (tmp_path / "torch.py").write_text("import time\nprint('begun', flush=True)\ntime.sleep(100)\n")
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import os, subprocess, sys, time\nos.environ[{variable!r}] = str(os.getpid())\n"
+            "subprocess.Popen([sys.executable, '-m', 'stages.train', 'arithmetic', '1'])\n"
+            "time.sleep(100)",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert parent.stdout.readline() == "begun\n"
+    parent.kill()
+    begun = time.monotonic()
+    assert parent.stdout.read() == ""  # until all that hold the pipe have ended
+    assert time.monotonic() - begun < 30
 
 
 def test_temporary_files_of_a_killed_stage_are_removed_by_the_next(tmp_path):

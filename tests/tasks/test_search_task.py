@@ -83,7 +83,9 @@ PROBLEM = {
         ("the mayor of Durrës", 0),
         ("The population is 371246", 0),  # no word of this question
         ("It is 371246", 1),
-        ("$371,246", 1),
+        ("$371,246", 0),  # an amount of money is another thing
+        ("371,246%", 0),
+        (">371,246", 0),
         ("-371,246", 0),
         ("- 371,246", 0),
         ("−371,246", 0),

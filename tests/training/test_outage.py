@@ -7,14 +7,15 @@ import torch
 
 from pipeline.algorithms import load_algorithm
 from pipeline.environment.environment import EnvironmentSettings, TaskEnvironment
-from pipeline.environment.history import CallRecord, TextHistory
+from pipeline.environment.outage import Asked
 from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead
 from pipeline.models.sampler import Continuation, StopReason
+from pipeline.snapshot import NOWHERE, Snapshot
 from pipeline.tasks.arithmetic import Arithmetic
 from pipeline.tools import ToolError
-from pipeline.training.outage import outage
+from pipeline.training.outage import Outages
 from pipeline.training.run import train
 from pipeline.training.settings import TrainSettings
 from pipeline.training.stability import BestPolicy, instability
@@ -24,14 +25,14 @@ PROBLEMS = [{"id": str(n), "question": f"{n}?", "answer": "1"} for n in range(8)
 
 
 class Calls:
-    """A sampler that calls the tool with its episode's number, and then hands in an answer."""
+    """A sampler that calls a tool with step and number of its episode, and then hands in an answer."""
 
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer, called):
+        self.tokenizer, self.called = tokenizer, called
 
     def generate(self, contexts, max_new_tokens, stop_strings, places):
         texts = [
-            f"<request><T>{place.step} {place.episode}<call>"
+            f"<request><{self.called(place.episode)}>{place.step} {place.episode}<call>"
             if place.turn == 0
             else f"Result={place.episode % 2}<submit>"
             for place in places
@@ -43,16 +44,28 @@ class Calls:
         ]
 
 
-def play(tokenizer, tool, name="ppo", steps=5, episodes=8, **config):
-    """A training with a tool; its curve and its policy."""
+def play(
+    tokenizer,
+    tool,
+    name="ppo",
+    steps=5,
+    episodes=8,
+    called=lambda episode: "T",
+    snapshot=NOWHERE,
+    **config,
+):
+    """A training with the tool T, and with Other, which answers; its curve and its policy.
+
+    `called` tells which of them an episode calls.
+    """
     policy, curve = CausalLMWithValueHead(make_model()), []
     algorithm = load_algorithm(name)
     env = TaskEnvironment(
-        Calls(tokenizer),
+        Calls(tokenizer, called),
         tokenizer,
         Arithmetic(),
         [],
-        {"T": tool},
+        {"T": tool, "Other": lambda argument: "1"},
         EnvironmentSettings(max_turns=2, max_new_tokens=99, max_tool_response=20),
     )
     with warnings.catch_warnings():
@@ -72,6 +85,7 @@ def play(tokenizer, tool, name="ppo", steps=5, episodes=8, **config):
             Machine(device="cpu", precision="float32"),
             seed=1,
             on_step=curve.append,
+            snapshot=snapshot,
         )
     return curve, policy
 
@@ -90,9 +104,27 @@ def down_when(condition):
 def test_a_training_whose_tool_is_down_stops_and_says_which_tool_and_why(tokenizer):
     with pytest.raises(PipelineError) as error:
         play(tokenizer, down_when(lambda step, episode: step >= 1))
-    assert "step 4: tools have failed in 100% of their calls" in str(error.value)
-    assert "T failed in 8 of 8 calls" in str(error.value)
+    assert "step 4: T failed in 8 of 8 calls, the last time with" in str(error.value)
     assert "connection refused" in str(error.value)
+    assert "in each of the last 3 steps" in str(error.value)
+
+
+def test_of_two_tools_each_is_judged_by_itself(tokenizer):
+    """Three of eight calls go to the tool that is down."""
+    with pytest.raises(PipelineError, match="step 3: T failed in 3 of 3 calls"):
+        play(
+            tokenizer,
+            down_when(lambda *_: True),
+            called=lambda episode: "T" if episode < 3 else "Other",
+        )
+
+
+def test_a_training_that_goes_on_still_knows_which_tool_was_down(tokenizer, tmp_path):
+    snapshot = Snapshot(tmp_path / "state.pt", {})
+    down = down_when(lambda step, episode: step >= 1)
+    play(tokenizer, down, steps=3, snapshot=snapshot)
+    with pytest.raises(PipelineError, match="step 4: T failed"):
+        play(tokenizer, down, steps=5, snapshot=snapshot)
 
 
 @pytest.mark.parametrize("name", ["ppo", "grpo", "rloo"])
@@ -152,19 +184,37 @@ def test_groups_learn_from_the_members_that_are_left(tokenizer, name):
     assert curve[0][f"{name}/mean_scores"] == pytest.approx(1 / 3)
 
 
-def step(share):
-    return {"env/tool_outage_share": share}
+def first_stop(*steps):
+    """After which step a training stops, 0 for none; each step is (calls, failures) of the tool T."""
+    outages = Outages()
+    for number, step in enumerate(steps, 1):
+        tools = {"Other": Asked(50, 0, "")} | ({"T": Asked(*step, "no route")} if step else {})
+        if error := outages.rolled_out(number, tools):
+            assert str(error).startswith(f"step {number}: T failed in {step[1]} of {step[0]} calls")
+            assert "no route" in str(error)
+            return number
+    return 0
 
 
-def test_an_outage_is_half_of_the_calls_in_three_steps_in_a_row():
-    history = TextHistory("Q", [1])
-    history.calls = [CallRecord("T", "x", "Tool error: refused", "crashed", False, {})]
-    for shares in ([1, 1], [1, 1, 0.4], [0.4, 1, 1], [1, 1, 0.4, 1, 1], [0, 0, 0]):
-        assert outage([step(share) for share in shares], [history]) is None
-    for shares in ([0.5, 0.5, 0.5], [0, 1, 0.6, 1]):
-        found = outage([step(share) for share in shares], [history])
-        assert f"step {len(shares)}: " in str(found)
-        assert "T failed in 1 of 1 calls, the last time with: Tool error: refused" in str(found)
+HALF, FINE, NOT_CALLED = (8, 4), (9, 4), None
+
+
+@pytest.mark.parametrize(
+    ("steps", "stops"),
+    [
+        ([HALF, HALF], 0),
+        ([HALF, HALF, FINE, HALF, HALF, FINE], 0),
+        ([FINE, FINE, FINE, FINE], 0),
+        ([HALF, HALF, HALF], 3),
+        ([FINE, HALF, HALF, HALF], 4),
+        ([HALF, NOT_CALLED, HALF, NOT_CALLED, NOT_CALLED, HALF], 6),  # a tool called now and then
+        ([(1, 1)] * 8, 0),  # so few may be an accident
+        ([(1, 1)] * 9, 9),
+        ([(2, 2)] * 9, 5),
+    ],
+)
+def test_a_tool_is_down_that_fails_in_half_of_its_calls_in_three_of_its_steps(steps, stops):
+    assert first_stop(*steps) == stops
 
 
 def test_steps_that_are_lost_are_no_collapse():
