@@ -38,7 +38,8 @@ class GSM8K(ProgramTask):
         return draw(data, _from_file, _from_hub)
 
     def program(self, problem: Problem) -> str | None:
-        return marked_program(problem["solution"], problem["answer"])
+        found = marked_program(problem["question"], problem["solution"], problem["answer"])
+        return found.text if found else None
 
 
 def _from_file(path: Path) -> list[Problem]:
