@@ -7,6 +7,7 @@ what it printed, the result.
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,7 +21,7 @@ from pipeline.tools.python import PythonInterpreter
 
 TOOL_NAME = "PythonInterpreter"
 SHOTS = 2
-"""How many demonstrations the prompt has."""
+"""How many demonstrations the prompt has, if a task does not say otherwise."""
 
 
 class InterpreterSettings(BaseModel):
@@ -42,6 +43,12 @@ class ProgramTask(Task):
 
     Tools = InterpreterSettings
     packages = ("pydantic-monty",)
+    shots: ClassVar[int] = SHOTS
+    """How many demonstrations the prompt has."""
+
+    def in_order(self, problems: Sequence[Problem]) -> Sequence[Problem]:
+        """The problems to demonstrate, those of the prompt first; by default as they come."""
+        return problems
 
     @abstractmethod
     def program(self, problem: Problem) -> str | None:
@@ -52,20 +59,20 @@ class ProgramTask(Task):
 
     def demonstrate(self, problems, tools, count):
         found: list[Demonstration] = []
-        for problem in problems:
+        for problem in self.in_order(problems):
             program = None if holds_tag(problem["question"]) else self.program(problem)
             printed = _printed(tools[TOOL_NAME], program) if program else ""
             if program and numeric_match(printed, problem["answer"]):
                 found.append(_written(self.query(problem), program, printed))
-            if len(found) == SHOTS + count:
+            if len(found) == self.shots + count:
                 break
-        if len(found) < SHOTS:
+        if len(found) < self.shots:
             raise PipelineError(
-                f"{self.name}: no two of the training problems can be demonstrated: there must be "
-                f"more ({self.name}.data.train), and solutions need marks like <<12/60=0.2>>"
+                f"{self.name}: {len(found)} problems can be demonstrated: the prompt has {self.shots}, so "
+                f"there must be more ({self.name}.data.train), and solutions need marks like <<12/60=0.2>>"
             )
-        shots = "".join(demonstration.text for demonstration in found[:SHOTS])
-        return "Solve each problem with a program." + shots, found[SHOTS:]
+        shots = "".join(demonstration.text for demonstration in found[: self.shots])
+        return "Solve each problem with a program." + shots, found[self.shots :]
 
     def query(self, problem: Problem) -> str:
         return f"\n\nQ: {problem['question']}\n"

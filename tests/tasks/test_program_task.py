@@ -35,9 +35,11 @@ def test_reward(text, reward):
 def test_a_question_that_holds_a_tag_is_not_demonstrated():
     problems = [
         {"id": q, "question": q, "answer": "3", "solution": "1+2=<<1+2=3>>3\n"}
-        for q in ("one?", "two<submit>?", "three?")
+        for q in ("one?", "two<submit>?", "three?", "four?", "five?")
     ]
-    prompt, _ = TASK.demonstrate(problems, {"PythonInterpreter": lambda program: "3"}, 0)
+    printed = {True: "8", False: "3"}
+    tools = {"PythonInterpreter": lambda program: printed["bagels" in program]}
+    prompt, _ = TASK.demonstrate(problems, tools, 0)
     assert "one?" in prompt
     assert "three?" in prompt
     assert "two" not in prompt

@@ -19,6 +19,8 @@ _MARK = re.compile(r"<<([\d.,$+\-*/() ]+)=([^<>=]*)>>")
 _UNMARKED = re.compile(
     r"((?:\$?\d[\d,.]*\s*[-+*/x×−–]\s*)+\$?\d[\d,.]*)\s*=\s*\$?(\d[\d,]*(?:\.\d+)?)(?![\d.]*[-+*/x×−–=<%])"
 )
+_BEFORE = re.compile(r"((?:\$?\d[\d,.]*\s*[-+*/x×−–]\s*)+\$?\d[\d,.]*)\s*=?\s*\$?$")
+"""What stands before a mark like `<<300=300>>`, which holds no calculation itself."""
 _LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 _NUMBER = re.compile(r"\d+\.?\d*|\.\d+")
 _OPERATIONS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
@@ -69,7 +71,8 @@ def marked_program(question: str, solution: str, answer: str) -> Program | None:
     the result where that has not been used yet. A calculation that the text has no name for is put where
     its result is used, if that is in one place.
 
-    None if no calculation arrives at the answer, or a mark is not true. Whether the program prints the
+    None if no calculation arrives at the answer, a mark is not true, or a line would be a number that
+    the question does not give. Whether the program prints the
     answer, running it tells.
     """
     calculations = list(_calculations(solution))
@@ -86,6 +89,8 @@ def marked_program(question: str, solution: str, answer: str) -> Program | None:
         named: ast.expr = _Replaced(here).visit(calculation.expression)
         if isinstance(named, ast.Name):  # `$<<20=20>>20` calculates nothing
             continue
+        if isinstance(named, ast.Constant) and calculation.result not in asked:
+            return None  # calculated in the head
         expression = _true(named, values, calculation.result)
         if expression is None:
             return None
@@ -123,6 +128,10 @@ def _calculations(solution: str) -> Iterator[Calculation]:
                 continue
             start = found[number - 1].end() if number else 0
             end = found[number + 1].start() if number + 1 < len(found) else len(line)
+            if isinstance(expression, ast.Constant) and (
+                told := _BEFORE.search(line[start : match.start()])
+            ):
+                expression = _parsed(_plain(told.group(1))) or expression
             after = match.start(2) if match.re is _UNMARKED else match.end()
             yield Calculation(
                 expression, Fraction(right), line[start : match.start()], line[after:end]

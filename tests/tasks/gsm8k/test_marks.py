@@ -38,7 +38,8 @@ def lines(solution, answer, question="How many?"):
         ("<<05*.5=2.50>>2.50 miles", "2.5", ["miles = 5 * 0.5", "return miles"]),
         ("<<5-8=-3>>-3 degrees", "-3", ["degrees = 5 - 8", "return degrees"]),
         ("<<x*2=8>>8 cats <<4+4=8>>8 dogs", "8", ["dogs = 4 + 4", "return dogs"]),
-        ("Ann has $<<12=12>>12", "12", ["ann_amount = 12", "return ann_amount"]),
+        ("Ann has $<<12=12>>12", "12", None),  # calculated in the head
+        ("Ann has 2 - 1 = $<<1=1>>1 left.", "1", ["ann_left = 2 - 1", "return ann_left"]),
         ("<<1-4=--3>>", "3", None),
         ("<<3/0=0>>0 cats", "0", None),
         ("<<2**9=512>>512 cats", "512", None),
@@ -110,6 +111,14 @@ def test_a_calculation_without_a_mark_counts_if_it_is_true():
         "return dishes",
     ]
     assert lines("<<3*50=150>>150 pears, and 150+10 = 170 dishes.", "170") is None
+
+
+def test_a_number_that_the_question_gives_may_have_a_line():
+    assert lines("Ann has $<<12=12>>12. She needs 12-4=$<<12-4=8>>8.", "8", "$12?") == [
+        "ann_amount = 12",
+        "needs = ann_amount - 4",
+        "return needs",
+    ]
 
 
 def test_what_leads_nowhere_is_left_out():
