@@ -102,6 +102,7 @@ def train(
         prompt,
         task.tools(section.tools, resources),
         section.environment,
+        task.reward_for(section.train.reward),
     )
     snapshot = snapshot_of(f"train-{live.name}", decisive, params.snapshot_seconds)
     curve: list[dict[str, float]] = []

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.chance import Place
 from pipeline.environment.calling import Answer, Caller
+from pipeline.environment.cutting import cut_alike
 from pipeline.environment.history import CallRecord, EndReason, TextHistory
 from pipeline.environment.outage import worst_tool
 from pipeline.environment.tokens import EpisodeCodec
@@ -252,6 +253,16 @@ class TextEnvironment:
         tokens = self.codec.data(answer.text)
         if len(tokens) <= self.max_tool_response and not answer.cut:
             return answer.text + RESPONSE, self.codec.tool(answer.text), False
+        if answer.parts:
+            text = cut_alike(
+                answer.parts,
+                self.max_tool_response,
+                self.codec.data,
+                self.codec.decode,
+                CUT_MARK,
+            )
+            if len(self.codec.data(text)) <= self.max_tool_response:
+                return text + RESPONSE, self.codec.tool(text), True
         tokens = tokens[: self.max_tool_response]
         text = self.codec.decode(tokens)
         # The last tokens may be the first bytes of a character.
@@ -310,6 +321,7 @@ class TaskEnvironment(TextEnvironment):
 
     Args:
         prompt, tools: as the task's `demonstrate` and `tools` return them.
+        reward: what an answer is paid; None for the task's own reward.
     """
 
     def __init__(
@@ -320,9 +332,11 @@ class TaskEnvironment(TextEnvironment):
         prompt: str,
         tools: Mapping[str, Tool],
         settings: EnvironmentSettings,
+        reward: Callable[[str, Problem], float] | None = None,
     ) -> None:
         super().__init__(sampler, tokenizer, tools, self._rewards, prompt, **settings.model_dump())
         self.task = task
+        self.reward = reward or task.reward
 
     def rollout_problems(
         self,
@@ -336,4 +350,4 @@ class TaskEnvironment(TextEnvironment):
         return self.rollout(queries, seed, step, numbers, problems=problems)
 
     def _rewards(self, answers: Sequence[str], problems: Sequence[Problem]) -> list[float]:
-        return [self.task.reward(a, p) for a, p in zip(answers, problems, strict=True)]
+        return [self.reward(a, p) for a, p in zip(answers, problems, strict=True)]
