@@ -31,7 +31,7 @@ class TriviaQA(SearchTask):
 
     def problems(self, data: DataSet) -> dict[str, list[Problem]]:
         """Raises PipelineError where the questions cannot be had, or a row is bad."""
-        return draw(data, _from_file, _from_hub)
+        return draw(data, "triviaqa.data", _from_file, _from_hub)
 
     def grouped(self, problems, tools):
         wiki: Any = tools[TOOL_NAME]

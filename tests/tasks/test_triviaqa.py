@@ -16,7 +16,7 @@ CASES = json.loads(Path(__file__).with_name("triviaqa_cases.json").read_text(enc
 
 def data(**options):
     committed = load_params().task("triviaqa").data.model_dump()
-    return TASK.Data(**(committed | options))
+    return TASK.Data(**(committed | {"test": 1} | options))
 
 
 def test_questions_from_files(tmp_path):
@@ -26,7 +26,7 @@ def test_questions_from_files(tmp_path):
     path = tmp_path / "q.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     files = {"train": path, "test": path}
-    problems = TASK.problems(data(source="path", path=files, train=4, test=100))
+    problems = TASK.problems(data(source="path", path=files, train=4, test=9))
     assert len(problems["train"]) == 4
     assert sorted(p["id"] for p in problems["test"]) == [str(i) for i in range(9)]
     problem = problems["train"][0]

@@ -64,7 +64,7 @@ class GSM8K(ProgramTask):
 
     def problems(self, data: DataSet) -> dict[str, list[Problem]]:
         """Problems have a `solution`. Raises PipelineError where they cannot be had, or a row is bad."""
-        return draw(data, _from_file, _from_hub)
+        return draw(data, "gsm8k.data", _from_file, _from_hub)
 
     def program(self, problem: Problem) -> str | None:
         if problem is OLIVIA:

@@ -20,7 +20,7 @@ def data(**options):
 
 
 def _from(path):
-    return data(source="path", path=FileSplits(train=path, test=path))
+    return data(source="path", path=FileSplits(train=path, test=path), test=1)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")
 def test_the_real_gsm8k(tools):
     files = {"train": SHARED / "train.jsonl", "test": SHARED / "test.jsonl"}
-    problems = TASK.problems(data(source="path", path=FileSplits(**files), train=1024))
+    problems = TASK.problems(data(source="path", path=FileSplits(**files), train=1024, test=660))
     assert (len(problems["train"]), len(problems["test"])) == (1024, 660)
     prompt, demonstrations = TASK.demonstrate(problems["train"], tools, 96)
     assert len(demonstrations) == 96
@@ -140,7 +140,7 @@ def test_problems_from_the_hub(monkeypatch):
         return datasets.Dataset.from_list([{"question": "q", "answer": "<<1+1=2>>\n#### 2"}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    problems = TASK.problems(data(source="hub"))
+    problems = TASK.problems(data(source="hub", test=1))
     revision = "740312add88f781978c0658806c59bc2815b9866"
     assert asked == [("openai/gsm8k", "main", split, revision) for split in ("train", "test")]
     assert problems["test"][0]["answer"] == "2"
@@ -154,4 +154,4 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
     with pytest.raises(
         PipelineError, match=r"gsm8k\.data\.hub: cannot load openai/gsm8k: no route"
     ):
-        TASK.problems(data(source="hub"))
+        TASK.problems(data(source="hub", test=1))
