@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
@@ -114,12 +114,23 @@ class ProblemRow(BaseModel):
     subset: str = ""
 
 
+class CallRow(BaseModel):
+    """A call in a demonstration."""
+
+    model_config = ConfigDict(extra="forbid")
+    tool: str
+    argument: str
+    output: str
+
+
 class DemonstrationRow(BaseModel):
     """A demonstration as a line of JSON."""
 
     model_config = ConfigDict(extra="forbid")
-    query: str
-    segments: list[tuple[Literal["model", "tool"], str]]
+    question: str
+    calls: list[CallRow]
+    result: str
+    guess: str
 
 
 class TrainingRecord(BaseModel):
@@ -141,14 +152,17 @@ def problems_path(task: str, split: str) -> Path:
 
 
 def setup_path(task: str) -> Path:
-    """What every episode of the task begins with and calls: a folder of prompt.txt and tools.json."""
+    """What every episode of the task begins with and calls: a folder of shots.jsonl and tools.json.
+
+    The text of prompt.txt in it is what people read.
+    """
     return Path("data/setup") / task
 
 
 def setup_files(task: str) -> tuple[Path, Path]:
-    """Its prompt.txt and tools.json. Raises PipelineError if one is not there yet."""
+    """Its shots.jsonl and tools.json. Raises PipelineError if one is not there yet."""
     folder, made_by = setup_path(task), f"demonstrate@{task}"
-    return require(folder / "prompt.txt", made_by), require(folder / "tools.json", made_by)
+    return require(folder / "shots.jsonl", made_by), require(folder / "tools.json", made_by)
 
 
 def demonstrations_path(task: str) -> Path:
@@ -245,6 +259,11 @@ def read_prompt(task: str, root: Path = Path()) -> str:
     return read_text(require(root / setup_path(task), made_by) / "prompt.txt", made_by)
 
 
+def read_shots(task: str) -> list[dict[str, Any]]:
+    """The demonstrations of the task's few-shot prompt, each as a `DemonstrationRow`."""
+    return read_jsonl(setup_files(task)[0], DemonstrationRow, f"demonstrate@{task}")
+
+
 def read_resources(names: Sequence[str]) -> dict[str, Any]:
     """The records of what a task's tools need. Raises PipelineError for one that is not there yet."""
     records = {}
@@ -254,12 +273,12 @@ def read_resources(names: Sequence[str]) -> dict[str, Any]:
     return records
 
 
-def read_setup(task: str, needed: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The task's few-shot prompt, and the records of what its tools need, by name.
+def read_setup(task: str, needed: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What `read_shots` returns, and the records of what the task's tools need, by name.
 
     Raises PipelineError, also if there is no record of something `needed`.
     """
-    prompt, made_by = read_prompt(task), f"demonstrate@{task}"
+    shots, made_by = read_shots(task), f"demonstrate@{task}"
     file = setup_path(task) / "tools.json"
     resources = read_json(file, SetupRecord, made_by)["resources"]
     for name in needed:
@@ -268,7 +287,7 @@ def read_setup(task: str, needed: Sequence[str]) -> tuple[str, dict[str, Any]]:
         check(
             resources[name], TypeAdapter(RESOURCES[name][2]), f"{file}: resources.{name}", made_by
         )
-    return prompt, resources
+    return shots, resources
 
 
 def read_table(path: Path, columns: Sequence[str], made_by: str) -> pd.DataFrame:

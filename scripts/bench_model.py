@@ -15,12 +15,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.chance import Place
+from pipeline.environment.chat import protocol_of
 from pipeline.models.policy import load_policy
 from pipeline.models.sampling import TorchSampler
 from pipeline.models.scoring import TokenBatch, score
 from pipeline.params import load_params
-from pipeline.tasks import load_task
-from pipeline.workspace import BASE, read_problems, read_prompt
+from pipeline.tasks import load_task, read_demonstration
+from pipeline.workspace import BASE, read_problems, read_shots
 
 EPISODES = 32
 NEW_TOKENS = 32
@@ -32,9 +33,10 @@ def main(task: str = "arithmetic") -> None:
     machine = load_params().machine
     policy, tokenizer = load_policy(BASE, machine.resolve_device(), "fetch_model")
     model = policy.pretrained_model
-    prompt = read_prompt(task)
+    shots = [read_demonstration(row) for row in read_shots(task)]
+    protocol = protocol_of("tags", tokenizer, load_task(task), shots)
     problems = read_problems(task, "train", load_task(task).Row)[:EPISODES]
-    contexts = [tokenizer(prompt + load_task(task).query(p)).input_ids for p in problems]
+    contexts = [list(protocol.opening(p["question"]).tokens) for p in problems]
     sampler = TorchSampler(model, tokenizer)
     places = [Place(0, 0, episode) for episode in range(EPISODES)]
 

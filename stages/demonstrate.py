@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.dependencies import sources
 from pipeline.files import sha256
 from pipeline.params import load_params
-from pipeline.tasks import load_task
+from pipeline.tasks import load_task, transcript
 from pipeline.workspace import (
     demonstrations_path,
     read_problems,
@@ -24,7 +24,8 @@ def main(name: str) -> None:
 
     def inputs() -> dict[str, Any]:
         section = load_params().task(name)
-        return section.model_dump(mode="json", include={"tools", "warm_start"})
+        keys: Any = {"environment": {"protocol"}, "tools": True, "warm_start": True}
+        return section.model_dump(mode="json", include=keys)
 
     with outputs(setup_path(name), demonstrations_path(name), inputs=inputs) as new:
         setup, new_demonstrations = new
@@ -32,10 +33,13 @@ def main(name: str) -> None:
         task = load_task(name)
         problems = read_problems(name, "train", task.Row)
         resources = read_resources(task.resources)
-        prompt, demonstrations = task.demonstrate(
+        shots, demonstrations = task.demonstrate(
             problems, task.tools(section.tools, resources), section.warm_start.demonstrations
         )
         setup.mkdir()
+        write_jsonl(setup / "shots.jsonl", [asdict(shot) for shot in shots])
+        tags = section.environment.protocol == "tags"
+        prompt = task.layout.prompt(shots) if tags else transcript(task.instruction, shots)
         (setup / "prompt.txt").write_text(prompt, encoding="utf-8")
         tools = {
             "resources": resources,

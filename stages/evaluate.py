@@ -10,7 +10,7 @@ from pipeline.environment.environment import TaskEnvironment
 from pipeline.evaluation.evaluate import MODES, evaluate
 from pipeline.files import require, sha256, sha256_of
 from pipeline.params import Params, load_params
-from pipeline.tasks import load_task
+from pipeline.tasks import load_task, read_demonstration
 from pipeline.workspace import (
     WEIGHTS_FILE,
     checkpoint_path,
@@ -73,7 +73,7 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str, run: str) 
     settings = params.evaluation.model_copy(update={"seed": params.evaluation.seed + (seed or 0)})
     task = load_task(name)
     problems = read_problems(name, "test", task.Row)
-    prompt, resources = read_setup(name, task.resources)
+    shots, resources = read_setup(name, task.resources)
     made_by = checkpoint_stage(name, checkpoint)
     policy, tokenizer = load_policy(model, params.machine.resolve_device(), made_by)
     tools = task.tools(section.tools, resources)
@@ -82,7 +82,7 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str, run: str) 
             TorchSampler(policy.pretrained_model, tokenizer, do_sample=mode == "sampled"),
             tokenizer,
             task,
-            prompt,
+            [read_demonstration(shot) for shot in shots],
             tools,
             section.environment,
         )

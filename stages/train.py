@@ -17,7 +17,7 @@ from pipeline.models.fetch import SOURCE_FILE, Origin
 from pipeline.models.policy import load_policy, save_model
 from pipeline.models.sampling import TorchSampler
 from pipeline.params import Params, load_params
-from pipeline.tasks import load_task
+from pipeline.tasks import load_task, read_demonstration
 from pipeline.training.run import train as train_policy
 from pipeline.training.stability import Unstable
 from pipeline.training.tracking import tracking
@@ -89,7 +89,7 @@ def train(
     section = params.task(name)
     task = load_task(name)
     problems = read_problems(name, "train", task.Row)
-    prompt, resources = read_setup(name, task.resources)
+    shots, resources = read_setup(name, task.resources)
     decisive = inputs(params, name, seed)
     start, made_by = _start(name)
     record = {**decisive, "code": code_revision()}
@@ -99,7 +99,7 @@ def train(
         TorchSampler(policy.pretrained_model, tokenizer),
         tokenizer,
         task,
-        prompt,
+        [read_demonstration(shot) for shot in shots],
         task.tools(section.tools, resources),
         section.environment,
         task.reward_for(section.train.reward),

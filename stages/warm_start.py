@@ -4,14 +4,14 @@ from typing import Any
 
 from pipeline.files import model_bytes, require, require_room, sha256_of
 from pipeline.params import load_params
-from pipeline.tasks import Demonstration
+from pipeline.tasks import load_task, read_demonstration
 from pipeline.workspace import (
     BASE,
     WEIGHTS_FILE,
     checkpoint_path,
     demonstrations_path,
     read_demonstrations,
-    read_prompt,
+    read_shots,
     setup_files,
 )
 from stages.common import outputs, run_stage, snapshot_of
@@ -21,6 +21,7 @@ def main(name: str) -> None:
     """Writes data/models/<task>-sft: the model and its losses; with 0 steps only a note."""
     params = load_params()
     settings = params.task(name).warm_start
+    protocol = params.task(name).environment.protocol
 
     def inputs() -> dict[str, Any]:
         params = load_params()
@@ -29,6 +30,7 @@ def main(name: str) -> None:
             return {"steps": 0}
         return {
             "warm_start": settings.model_dump(mode="json"),
+            "protocol": params.task(name).environment.protocol,
             "machine": params.machine.describe(),
             "sha256": sha256_of(
                 require(demonstrations_path(name), f"demonstrate@{name}"),
@@ -47,11 +49,12 @@ def main(name: str) -> None:
         import pandas as pd
         from tqdm import tqdm
 
+        from pipeline.environment.chat import protocol_of
         from pipeline.models.policy import load_policy, save_model
         from pipeline.training.warm_start import warm_start
 
         rows = read_demonstrations(name)
-        prompt = read_prompt(name)
+        shots = [read_demonstration(row) for row in read_shots(name)]
         require_room(beside, model_bytes(BASE))
         policy, tokenizer = load_policy(BASE, params.machine.resolve_device(), "fetch_model")
         snapshot = snapshot_of(f"warm_start-{name}", inputs(), params.snapshot_seconds)
@@ -65,9 +68,8 @@ def main(name: str) -> None:
 
             warm_start(
                 policy,
-                tokenizer,
-                prompt,
-                [Demonstration(**row) for row in rows],
+                protocol_of(protocol, tokenizer, load_task(name), shots),
+                [read_demonstration(row) for row in rows],
                 settings,
                 params.machine,
                 on_step,

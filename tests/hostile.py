@@ -14,7 +14,7 @@ from pipeline.environment.tokens import EpisodeCodec
 from pipeline.models.sampler import Continuation, StopReason
 from pipeline.models.stops import Stops
 from pipeline.models.text import well_formed
-from pipeline.tasks import Task, load_task
+from pipeline.tasks import Demonstration, ShownCall, Task, load_task
 from pipeline.tools import BatchTool, ErrorKind, ToolError, ToolResponse
 from pipeline.tools.protocol import STOP_STRINGS, TAGS
 from pipeline.tools.wiki.process import Hit
@@ -196,7 +196,8 @@ class Stage:
     env: Recorder
 
 
-PROMPT = "Q: <s>\n<request><X>1<call>2.<response>\nResult=2<submit>"
+SHOT = Demonstration("<s>", [ShownCall("X", "1", "2.")], "2")
+"""What the prompt shows."""
 
 
 def stage(
@@ -226,5 +227,5 @@ def stage(
     )
     tokenizer, _ = family(family_name)
     return Stage(
-        task, tools, problems, script, Recorder(script, tokenizer, task, PROMPT, tools, settings)
+        task, tools, problems, script, Recorder(script, tokenizer, task, [SHOT], tools, settings)
     )

@@ -98,7 +98,7 @@ def steps(count: int, folder: Path) -> Iterator[int]:
     problems = task.problems(task.Data(source="builtin", train=64, test=1, seed=0))["train"]
     limits = EnvironmentSettings(max_turns=2, max_new_tokens=12, max_tool_response=8)
     env = TaskEnvironment(
-        TorchSampler(policy.pretrained_model, tokenizer), tokenizer, task, "P",
+        TorchSampler(policy.pretrained_model, tokenizer), tokenizer, task, [],
         {"Calculator": calculate}, limits,
     )  # fmt: skip
     for done in range(piece, count + piece, piece):

@@ -94,12 +94,12 @@ class Script:
         return [one] * len(contexts)
 
 
-def environment(task, section, tools, prompt, *turns):
+def environment(task, section, tools, shots, *turns):
     """The task's environment around a model that writes these texts."""
     from pipeline.environment.environment import TaskEnvironment
 
     limits = section.environment.model_copy(update={"max_tool_response": 100})
-    return TaskEnvironment(Script(*turns), Characters(), task, prompt, tools, limits)
+    return TaskEnvironment(Script(*turns), Characters(), task, shots, tools, limits)
 
 
 def check_task():
@@ -123,14 +123,14 @@ def check_task():
         searched.append(query)
         return f"{query} is a country. Its capital is {capitals[query]}."
 
-    prompt, demonstrations = task.demonstrate(
+    shots, demonstrations = task.demonstrate(
         problems["train"], {"Wiki": wiki}, section.warm_start.demonstrations
     )
     assert searched == [p["id"] for p in problems["train"]]
     assert len(demonstrations) == section.warm_start.demonstrations == 5
     for demonstration, problem in zip(demonstrations, problems["train"][2:], strict=True):
-        assert demonstration.query == task.query(problem)
-        assert demonstration.text.endswith(f"Result={problem['answer']}<submit>")
+        assert demonstration.question == problem["question"]
+        assert demonstration.result == problem["answer"]
 
     problem = problems["test"][0]
     for result, reward in ((problem["answer"], 1.0), ("Atlantis", 0.0)):
@@ -138,7 +138,7 @@ def check_task():
             f" Rome\nA2: <request><Wiki>{problem['id']}<call>",
             f"\nResult={result}<submit>",
         )
-        (episode,) = environment(task, section, {"Wiki": wiki}, prompt, *turns).rollout_problems(
+        (episode,) = environment(task, section, {"Wiki": wiki}, shots, *turns).rollout_problems(
             [problem], seed=0
         )
         assert episode.reward == reward
@@ -152,12 +152,13 @@ def check_tool():
     section, task = load_params().task("arithmetic"), load_task("arithmetic")
     tools = task.tools(section.tools, {})
     problems = task.problems(section.data)["train"][:1]
-    prompt, _ = task.demonstrate(problems, tools, 0)
+    shots, _ = task.demonstrate(problems, tools, 0)
+    prompt = task.layout.prompt(shots)
     assert "<request><Percent>15 of 80<call>12<response>\nResult=12<submit>" in prompt
-    env = environment(task, section, tools, prompt, "<request><Percent>2.5 of 9<call>", "<submit>")
+    env = environment(task, section, tools, shots, "<request><Percent>2.5 of 9<call>", "<submit>")
     (episode,) = env.rollout_problems(problems, seed=0)
     assert [(call.output, call.error_kind) for call in episode.calls] == [("0.22", "")]
-    env = environment(task, section, tools, prompt, "<request><Percent>half of 9<call>", "<submit>")
+    env = environment(task, section, tools, shots, "<request><Percent>half of 9<call>", "<submit>")
     (episode,) = env.rollout_problems(problems, seed=0)
     assert [call.error_kind for call in episode.calls] == ["refused"]
     assert "Tool error: write two numbers, as in 15 of 80<response>" in episode.text
@@ -210,7 +211,7 @@ def check_algorithm():
             TorchSampler(policy.pretrained_model, tokenizer),
             tokenizer,
             task,
-            "P",
+            [],
             {},
             EnvironmentSettings(max_turns=1, max_new_tokens=5, max_tool_response=5),
         ),
@@ -241,7 +242,7 @@ def check_measure():
     section, task = load_params().task("arithmetic"), load_task("arithmetic")
     problems = task.problems(section.data)["test"][:2]
     texts = {"sampled": "Result=123456<submit>", "greedy": "I do not know<submit>"}
-    environments = {mode: environment(task, section, {}, "P", text) for mode, text in texts.items()}
+    environments = {mode: environment(task, section, {}, [], text) for mode, text in texts.items()}
     machine = SimpleNamespace(autocast=nullcontext)  # no model, no torch
     settings = EvaluationSettings(batch_size=2, seed=0)
     rows = []

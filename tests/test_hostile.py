@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.chance import number_of
 from pipeline.environment import EndReason, EpisodeBatch
+from pipeline.environment.protocol import Tags
 from pipeline.evaluation.analysis import analyse
 from pipeline.evaluation.evaluate import EvaluationSettings, evaluate
 from pipeline.evaluation.labels import Label
@@ -25,7 +26,7 @@ from pipeline.reporting.results import UNTRAINED, TaskResults
 from pipeline.reporting.tables import accuracy_table, labels_table, results_markdown
 from pipeline.tools.protocol import CALL, RESPONSE, SUBMIT, ending_tag, parse_call
 from tests import hostile
-from tests.hostile import PROMPT, TOOL_NAMES
+from tests.hostile import SHOT, TOOL_NAMES
 from tests.tokenizers import FAITHFUL, FAMILIES
 
 MACHINE = Machine(device="cpu", precision="float32")
@@ -50,7 +51,7 @@ def test_hostile_transcripts(task, data):
     name = data.draw(st.sampled_from(sorted(FAMILIES)))
     transcripts = data.draw(st.lists(hostile.transcript, min_size=20, max_size=60))
     outputs = data.draw(st.lists(hostile.output, min_size=1, max_size=10))
-    max_length = data.draw(st.none() | st.integers(100, 200))
+    max_length = data.draw(st.none() | st.integers(140, 240))
     stage = hostile.stage(name, task, transcripts, outputs, max_length=max_length)
     rows = []
 
@@ -82,7 +83,8 @@ def check_episodes(name, stage):
     harmless = {codec.tokenizer.unk_token_id} - {codec.tokenizer.eos_token_id}
     added = codec.tokenizer.added_tokens_decoder.items()
     controls = {i for i, token in added if token.special or token.content.strip()} - harmless
-    opening = codec.opening(PROMPT)
+    layout = stage.task.layout
+    opening = Tags(codec.tokenizer, layout.head, layout, [SHOT])._tokens
     for problem, history in zip(stage.problems, stage.env.episodes, strict=True):
         turns = stage.script.written.get(number_of(problem["id"]), [])
         prompt, *others = history.segments
@@ -94,7 +96,7 @@ def check_episodes(name, stage):
         assert [list(segment.tokens) for segment in own] == turns
         # Data are plain.
         assert list(prompt.tokens[: len(opening)]) == opening
-        question = stage.task.query(problem)
+        question = layout.question.format(problem["question"])
         check_plain(codec, controls, name, prompt.tokens[len(opening) :], question)
         for segment in others:
             if segment.system:
@@ -144,7 +146,7 @@ def check_report(table, task):
         columns={"base": {UNTRAINED: table}, "rl": {1: table}},
         curves={"rl": {}},
         records={"rl": {}},
-        prompt=PROMPT,
+        prompt=task.layout.prompt([SHOT]),
         find=task.find,
         measures={name: measure.title for name, measure in task.measures.items()},
         diagnoses=task.diagnoses,

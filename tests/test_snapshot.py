@@ -16,13 +16,14 @@ import torch
 from pipeline import snapshot
 from pipeline.algorithms import load_algorithm
 from pipeline.environment.environment import EnvironmentSettings, TaskEnvironment
+from pipeline.environment.protocol import Tags
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import EvaluationSettings, evaluate
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead
 from pipeline.models.sampling import TorchSampler
 from pipeline.snapshot import NOWHERE, Snapshot, clear_finished
-from pipeline.tasks import Demonstration
+from pipeline.tasks import Demonstration, Layout
 from pipeline.tasks.arithmetic import Arithmetic
 from pipeline.training.run import train
 from pipeline.training.settings import TrainSettings, WarmStartSettings
@@ -45,7 +46,7 @@ def environment(policy):
     limits = EnvironmentSettings(max_turns=2, max_new_tokens=12, max_tool_response=5)
     tokenizer = make_tokenizer()
     sampler = TorchSampler(policy.pretrained_model, tokenizer)
-    return TaskEnvironment(sampler, tokenizer, Uneven(), "P", {}, limits)
+    return TaskEnvironment(sampler, tokenizer, Uneven(), [], {}, limits)
 
 
 PROBLEMS = Uneven().problems(Uneven.Data(source="builtin", train=7, test=1, seed=0))["train"]
@@ -69,10 +70,11 @@ def training(kept, on_step, name="ppo", config=None, **options):
 
 
 def warming(kept, on_step):
-    demonstrations = [Demonstration(f"Q{i}\n", (("model", f"{i}<submit>"),)) for i in range(5)]
+    demonstrations = [Demonstration(f"Q{i}", [], str(i)) for i in range(5)]
     settings = WarmStartSettings(steps=12, batch_size=2, learning_rate=1e-3)
     policy = CausalLMWithValueHead(make_model())
-    warm_start(policy, make_tokenizer(), "P", demonstrations, settings, MACHINE, on_step, kept)
+    protocol = Tags(make_tokenizer(), "P", Layout())
+    warm_start(policy, protocol, demonstrations, settings, MACHINE, on_step, kept)
 
 
 def evaluating(kept, on_step):

@@ -12,32 +12,18 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.chance import Place
+from pipeline.environment import chat
 from pipeline.environment.calling import Answer, Caller
 from pipeline.environment.cutting import cut_alike
-from pipeline.environment.history import CallRecord, EndReason, TextHistory
+from pipeline.environment.history import CallRecord, EndReason, Segment, TextHistory
 from pipeline.environment.outage import worst_tool
-from pipeline.environment.tokens import EpisodeCodec
+from pipeline.environment.protocol import CUT_MARK, Protocol, Tags, Turn
 from pipeline.models.sampler import Sampler, StopReason
-from pipeline.models.text import well_formed
-from pipeline.tasks import Problem, Task
+from pipeline.tasks import Demonstration, Problem, Task
 from pipeline.tools import ErrorKind, Tool
-from pipeline.tools.protocol import (
-    CALL,
-    REQUEST,
-    RESPONSE,
-    STOP_STRINGS,
-    SUBMIT,
-    ToolCall,
-    ending_tag,
-    parse_call,
-    render_call,
-)
+from pipeline.tools.protocol import ToolCall
 
 RewardFunction = Callable[..., Sequence[float]]
-
-CUT_MARK = "..."
-"""Ends a tool response that was cut off at `max_tool_response` tokens."""
-
 
 MOST_CHARACTERS = 10_000
 """How much of a tool's output is kept; more where `max_tool_response` asks for more. To tokenize megabytes
@@ -51,9 +37,10 @@ TOOL_TIMEOUT = 60.0
 
 
 class EnvironmentSettings(BaseModel):
-    """A task's limits, in turns, tokens and seconds; see `TextEnvironment`."""
+    """A task's protocol, and its limits in turns, tokens and seconds; see `TextEnvironment`."""
 
     model_config = ConfigDict(extra="forbid")
+    protocol: chat.Name = "tags"
     max_turns: int = Field(ge=1)
     max_new_tokens: int = Field(ge=1)
     max_tool_response: int = Field(ge=1)
@@ -73,13 +60,14 @@ class TextEnvironment:
             once, others one by one, side by side; see `Caller`.
         reward_fn: called once a rollout as `reward_fn(answers, **reward_kwargs)` with, for each episode,
             the text the model wrote after the last tool output; returns a number for each.
-        prompt: the few-shot prompt put before every question.
+        prompt: the few-shot prompt put before every question, in the protocol `Tags`.
         max_turns: how many times a model may write in an episode.
         max_new_tokens: how many tokens a turn may have.
         max_tool_response: how many tokens of a tool's output enter the text.
         max_length: how many tokens an episode may have in all, prompt included; None for no limit but
             the model's.
         tool_timeout: how many seconds a call may take.
+        protocol: another one, which has a prompt of its own; then `prompt` is not looked at.
 
     Raises:
         ValueError: if two tools of a list have the same name, or a tool has one that no model can call;
@@ -100,16 +88,16 @@ class TextEnvironment:
         max_tool_response: int = 100,
         max_length: int | None = None,
         tool_timeout: float = TOOL_TIMEOUT,
+        protocol: Protocol | None = None,
     ) -> None:
         if not 0 < tool_timeout < math.inf:
             raise ValueError(f"tool_timeout {tool_timeout}: it must be a number of seconds above 0")
         self.sampler = sampler
-        self.codec = EpisodeCodec(tokenizer)
+        self.protocol = protocol or Tags(tokenizer, prompt)
         self.tools = dict(tools) if isinstance(tools, Mapping) else _named(tools)
         for name, tool in self.tools.items():
-            _check(name, tool)
+            _check(name, tool, self.protocol)
         self.reward_fn = reward_fn
-        self.prompt = prompt
         self.max_turns = max_turns
         self.max_new_tokens = max_new_tokens
         self.max_tool_response = max_tool_response
@@ -125,7 +113,7 @@ class TextEnvironment:
         numbers: Sequence[int] | None = None,
         **reward_kwargs: Any,
     ) -> list[TextHistory]:
-        """Rolls out one episode for each query, the text that follows the prompt.
+        """Rolls out one episode for each query: the question, as the protocol takes it.
 
         Args:
             seed, step: with an episode's number, what its tokens are drawn from; see `Place`.
@@ -136,17 +124,10 @@ class TextEnvironment:
         Returns:
             The episodes, ended and with their rewards.
         """
-        # Prompt and query are tokenized apart, so that all episodes begin with the very same tokens.
-        prompt_tokens = self.codec.opening(self.prompt)
         # Tokens beyond the model's positions are left out: nothing is written after them, and what has
         # none cannot be scored.
-        episodes = [
-            TextHistory(
-                self.prompt + well_formed(query),
-                [*prompt_tokens, *self.codec.data(query)][: self.max_positions],
-            )
-            for query in queries
-        ]
+        openings = [self.protocol.opening(query) for query in queries]
+        episodes = [TextHistory(o.text, o.tokens[: self.max_positions]) for o in openings]
         places = [
             Place(seed, step, number)
             for number in (range(len(queries)) if numbers is None else numbers)
@@ -191,15 +172,18 @@ class TextEnvironment:
         continuations = self.sampler.generate(
             [history.token_ids for history in writing],
             [int(min(self.max_new_tokens, self._room(history))) for history in writing],
-            STOP_STRINGS,
+            self.protocol.stop_strings,
             [place for history, place in zip(histories, places) if not history.completed],
         )
         for history, continuation in zip(writing, continuations):
             history.append_segment(
                 continuation.text, continuation.tokens, system=False, logprobs=continuation.logprobs
             )
-            if ending_tag(continuation.text) == SUBMIT:
-                history.complete(EndReason.SUBMITTED)
+            turn = self.protocol.turn(continuation.text)
+            if turn is Turn.ANSWER:
+                history.complete(EndReason.SUBMITTED, self.protocol.answer(continuation.text))
+            elif turn is Turn.CALL:
+                continue
             elif continuation.stop_reason == StopReason.END_OF_TEXT:
                 history.complete(EndReason.END_OF_TEXT)
             elif continuation.stop_reason == StopReason.LENGTH:
@@ -209,9 +193,9 @@ class TextEnvironment:
 
     def _tool_turn(self, histories: list[TextHistory]) -> None:
         """Answers the calls that the model has just written."""
-        calls = [parse_call(history.last_text_segment) for history in histories]
+        calls = [self.protocol.call(history.last_text_segment) for history in histories]
         for history, call, answer in zip(histories, calls, self._answers(calls), strict=True):
-            text, tokens, cut = self._tool_segment(answer)
+            segments, cut = self._response(history.last_text_segment, answer)
             history.calls.append(
                 CallRecord(
                     tool=call.tool if call else "",
@@ -222,10 +206,11 @@ class TextEnvironment:
                     details=answer.details,
                 )
             )
-            if len(tokens) > self._room(history):
+            if sum(len(segment.tokens) for segment in segments) > self._room(history):
                 history.complete(EndReason.MAX_LENGTH)
             else:
-                history.append_segment(text, tokens, system=True)
+                for segment in segments:
+                    history.append(segment)
 
     def _answers(self, calls: Sequence[ToolCall | None]) -> list[Answer]:
         """What the model reads of each call: the tool's answer, or what is wrong with the call."""
@@ -238,8 +223,7 @@ class TextEnvironment:
         """What is wrong with a call that no tool can be asked to answer."""
         if call is None:
             return Answer(
-                f"Tool error: a call is written {REQUEST}<tool name>input{CALL}",
-                ErrorKind.MALFORMED,
+                f"Tool error: a call is written {self.protocol.call_form}", ErrorKind.MALFORMED
             )
         if call.tool not in self.tools:
             return Answer(
@@ -248,28 +232,25 @@ class TextEnvironment:
             )
         return None
 
-    def _tool_segment(self, answer: Answer) -> tuple[str, list[int], bool]:
-        """A tool's answer and the closing tag: text, tokens, and whether the answer had to be cut."""
-        tokens = self.codec.data(answer.text)
+    def _response(self, said: str, answer: Answer) -> tuple[list[Segment], bool]:
+        """What follows a turn with a call, and whether the answer had to be cut."""
+        codec = self.protocol.codec
+        tokens = codec.data(answer.text)
         if len(tokens) <= self.max_tool_response and not answer.cut:
-            return answer.text + RESPONSE, self.codec.tool(answer.text), False
+            return self.protocol.response(said, answer.text), False
         if answer.parts:
             text = cut_alike(
-                answer.parts,
-                self.max_tool_response,
-                self.codec.data,
-                self.codec.decode,
-                CUT_MARK,
+                answer.parts, self.max_tool_response, codec.data, codec.decode, CUT_MARK
             )
-            if len(self.codec.data(text)) <= self.max_tool_response:
-                return text + RESPONSE, self.codec.tool(text), True
+            if len(codec.data(text)) <= self.max_tool_response:
+                return self.protocol.response(said, text), True
         tokens = tokens[: self.max_tool_response]
-        text = self.codec.decode(tokens)
+        text = codec.decode(tokens)
         # The last tokens may be the first bytes of a character.
         while text.endswith("\ufffd") and not answer.text.startswith(text):
             tokens = tokens[:-1]
-            text = self.codec.decode(tokens)
-        return text + CUT_MARK + RESPONSE, tokens + self.codec.tool(CUT_MARK), True
+            text = codec.decode(tokens)
+        return self.protocol.response(said, text, tokens), True
 
     @property
     def max_positions(self) -> int | None:
@@ -296,18 +277,14 @@ def _named(tools: Sequence[Tool]) -> dict[str, Tool]:
     return named
 
 
-def _check(name: Any, tool: Any) -> None:
+def _check(name: Any, tool: Any, protocol: Protocol) -> None:
     """Refuses a tool that no call could reach."""
     if not callable(tool):
         raise TypeError(f"the tool {name!r} is no callable but {type(tool).__name__}")
-    if (
-        not isinstance(name, str)
-        or not name
-        or parse_call(render_call(name, "")) != ToolCall(name, "")
-    ):
+    if not isinstance(name, str) or not name or not protocol.can_name(name):
         raise ValueError(
             f"no model can call a tool named {name!r}: give the tools as a mapping, each with a name "
-            "that has no > and no space at its ends"
+            f"that {protocol.name_rule}"
         )
 
 
@@ -320,7 +297,8 @@ class TaskEnvironment(TextEnvironment):
     """A task's environment: it takes problems.
 
     Args:
-        prompt, tools: as the task's `demonstrate` and `tools` return them.
+        shots: what the prompt shows, as the task's `demonstrate` returns it.
+        tools: as the task's `tools` returns them.
         reward: what an answer is paid; None for the task's own reward.
     """
 
@@ -329,12 +307,14 @@ class TaskEnvironment(TextEnvironment):
         sampler: Sampler,
         tokenizer: Any,
         task: Task,
-        prompt: str,
+        shots: Sequence[Demonstration],
         tools: Mapping[str, Tool],
         settings: EnvironmentSettings,
         reward: Callable[[str, Problem], float] | None = None,
     ) -> None:
-        super().__init__(sampler, tokenizer, tools, self._rewards, prompt, **settings.model_dump())
+        protocol = chat.protocol_of(settings.protocol, tokenizer, task, shots)
+        limits = settings.model_dump(exclude={"protocol"})
+        super().__init__(sampler, tokenizer, tools, self._rewards, "", **limits, protocol=protocol)
         self.task = task
         self.reward = reward or task.reward
 
@@ -346,7 +326,7 @@ class TaskEnvironment(TextEnvironment):
         numbers: Sequence[int] | None = None,
     ) -> list[TextHistory]:
         """Rolls out one episode for each problem; the arguments are those of `rollout`."""
-        queries = [self.task.query(problem) for problem in problems]
+        queries = [problem["question"] for problem in problems]
         return self.rollout(queries, seed, step, numbers, problems=problems)
 
     def _rewards(self, answers: Sequence[str], problems: Sequence[Problem]) -> list[float]:

@@ -7,7 +7,7 @@ and mask cannot come apart.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.text import Text
@@ -64,9 +64,12 @@ class CallRecord:
         return self.error and ErrorKind(self.error_kind).outage
 
 
+Author = Literal["prompt", "tool", "model"]
+
+
 @dataclass(frozen=True)
 class Segment:
-    """A run of tokens by one author: the system (the prompt or a tool) or the model.
+    """A run of tokens by one author: the prompt, which also stands around a tool's output, a tool, or the model.
 
     `logprobs` holds the sampler's log-probability of each of the model's tokens; it is empty for
     text that was not sampled.
@@ -74,8 +77,13 @@ class Segment:
 
     text: str
     tokens: tuple[int, ...]
-    system: bool
+    author: Author
     logprobs: tuple[float, ...] = ()
+
+    @property
+    def system(self) -> bool:
+        """Whether the environment wrote it."""
+        return self.author != "model"
 
 
 class TextHistory:
@@ -91,6 +99,7 @@ class TextHistory:
         self.segments: list[Segment] = []
         self.calls: list[CallRecord] = []
         self.end_reason: EndReason | None = None
+        self.answer: str | None = None
         self.reward = 0.0
         self.append_segment(text, tokens, system=system)
 
@@ -101,16 +110,26 @@ class TextHistory:
         system: bool = True,
         logprobs: Sequence[float] = (),
     ) -> None:
+        """Adds a segment by the model, a tool, or, if it is the first, the prompt; see `append`."""
+        author: Author = "model" if not system else "tool" if self.segments else "prompt"
+        self.append(Segment(text, tuple(map(int, tokens)), author, tuple(logprobs)))
+
+    def append(self, segment: Segment) -> None:
         """Adds a segment. Raises ValueError if it has no tokens or the episode has ended."""
-        if len(tokens) == 0:
+        if len(segment.tokens) == 0:
             raise ValueError("a segment needs at least one token")
         if self.completed:
             raise ValueError(f"the episode has ended ({self.end_reason}); nothing can be added")
-        self.segments.append(Segment(text, tuple(map(int, tokens)), system, tuple(logprobs)))
+        self.segments.append(segment)
 
-    def complete(self, reason: EndReason) -> None:
-        """Ends the episode for a named reason."""
+    def complete(self, reason: EndReason, answer: str | None = None) -> None:
+        """Ends the episode for a named reason.
+
+        Args:
+            answer: the `answer_text`; None where it is the model's last segment as it stands.
+        """
         self.end_reason = reason
+        self.answer = answer
 
     @property
     def completed(self) -> bool:
@@ -155,6 +174,8 @@ class TextHistory:
 
         Rewards read this: a tool's output is never taken for the model's answer.
         """
+        if self.answer is not None:
+            return self.answer
         return "" if self.segments[-1].system else self.segments[-1].text
 
     def rich_text(self) -> Text:
@@ -176,8 +197,7 @@ class TextHistory:
 
     def authored(self) -> list[tuple[str, str]]:
         """Who wrote what: each segment's author ("prompt", "model" or "tool") and text."""
-        authors = ["prompt", *("tool" if s.system else "model" for s in self.segments[1:])]
-        return [(author, s.text) for author, s in zip(authors, self.segments)]
+        return [(segment.author, segment.text) for segment in self.segments]
 
     def _reward_line(self) -> str:
         return f"\nReward: {self.reward:g} ({self.end_reason or 'not ended'})"

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.environment.history import EndReason
 from pipeline.tools import ErrorKind
-from pipeline.tools.protocol import CALL, REQUEST, RESPONSE
+from pipeline.tools.protocol import CALL, REQUEST, RESPONSE, TOOL_CALL
 
 Holds = Callable[[str], bool]
 """Whether a tool's output holds the right answer."""
@@ -49,9 +49,9 @@ class Facts:
 
     @property
     def tagged(self) -> bool:
-        """Whether the model wrote one of the tags that make a call."""
+        """Whether the model wrote one of the marks that make a call."""
         written = "".join(s["text"] for s in self.episode["segments"] if s["author"] == "model")
-        return REQUEST in written or CALL in written
+        return any(mark in written for mark in (REQUEST, CALL, TOOL_CALL))
 
     @cached_property
     def in_outputs(self) -> bool:

@@ -56,6 +56,42 @@ class TextCodec:
         """As `written`, of a text at the very start, behind what the tokenizer puts before a text."""
         return [*self._first_tokens, *self._opening(text)]
 
+    def decode_opening(self, tokens: Sequence[int]) -> str:
+        """The text of tokens from `opening`, without what the tokenizer puts before a text."""
+        own = list(tokens)[len(self._first_tokens) :]
+        return self.tokenizer.decode(
+            own, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+
+    def templated(self, pieces: Sequence[tuple[str, bool]]) -> list[int]:
+        """The token ids of texts that follow each other. Control tokens count in those that are a template's.
+
+        Args:
+            pieces: each a text, and whether it is a template's.
+        """
+        ids = {text: index for index, text in self._controls.items()}
+        tokens: list[int] = []
+        plain = ""
+        for text, template in pieces:
+            for part in self._at_controls(text) if template else [text]:
+                if template and part in ids:
+                    tokens += [*self.data(plain), ids[part]]
+                    plain = ""
+                else:
+                    plain += part
+        return tokens + self.data(plain)
+
+    def first_control(self, text: str) -> str | None:
+        """The first control token in a template's text."""
+        controls = set(self._controls.values())
+        return next((part for part in self._at_controls(text) if part in controls), None)
+
+    def _at_controls(self, text: str) -> list[str]:
+        """The text in parts, control tokens among them."""
+        longest_first = sorted(self._controls.values(), key=len, reverse=True)
+        pattern = "|".join(map(re.escape, longest_first))
+        return [part for part in re.split(f"({pattern})", text) if part] if pattern else [text]
+
     def is_token(self, tag: str) -> bool:
         """Whether the tag is a token of its own."""
         return tag in self._tags.values()

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.errors import PipelineError
 from pipeline.tasks.names import NAMES
 from pipeline.tools import Tool
+from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
 from pipeline.workspace import ProblemRow
 
 Problem = dict[str, Any]
@@ -44,15 +45,69 @@ Author = Literal["model", "tool"]
 
 
 @dataclass(frozen=True)
+class ShownCall:
+    """A call in a demonstration, and what the tool really put out."""
+
+    tool: str
+    argument: str
+    output: str
+
+
+@dataclass(frozen=True)
 class Demonstration:
-    """A problem done right, with what the tool really answered."""
+    """A problem done right. How it is written down is the protocol's affair."""
 
-    query: str
-    segments: Sequence[tuple[Author, str]]  # the texts of the model and of the tool in turn
+    question: str
+    calls: Sequence[ShownCall]
+    result: str  # what is handed in
+    guess: str = ""  # what the model says before it calls, where the layout has a place for it
 
-    @property
-    def text(self) -> str:
-        return self.query + "".join(text for _, text in self.segments)
+
+def transcript(instruction: str, shots: Sequence[Demonstration]) -> str:
+    """What the protocol `chat` begins an episode with, for people to read; the model's template writes it otherwise."""
+    lines = [f"system: {instruction}"]
+    for shot in shots:
+        lines.append(f"user: {shot.question}")
+        for call in shot.calls:
+            lines += [f"assistant calls {call.tool}: {call.argument}", f"tool: {call.output}"]
+        lines.append(f"assistant: Result={shot.result}")
+    return "\n".join(lines)
+
+
+def read_demonstration(row: Mapping[str, Any]) -> Demonstration:
+    """A demonstration as `dataclasses.asdict` has written it."""
+    return Demonstration(**{**row, "calls": [ShownCall(**call) for call in row["calls"]]})
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a task's episodes look under the protocol `tags`: forms, in which {} is what changes."""
+
+    head: str = ""  # the first line of the prompt; no form
+    question: str = "\n\nQ: {}\n"
+    guess: str = ""
+    argument: str = "{}"
+    result: str = "\nResult={}"
+
+    def segments(self, shown: Demonstration) -> list[tuple[Author, str]]:
+        """The texts of the model and of the tools in turn, after the question."""
+        segments: list[tuple[Author, str]] = []
+        said = self.guess.format(shown.guess)
+        for call in shown.calls:
+            argument = self.argument.format(call.argument)
+            segments.append(("model", said + render_call(call.tool, argument)))
+            segments.append(("tool", call.output + RESPONSE))
+            said = ""
+        return [*segments, ("model", said + self.result.format(shown.result) + SUBMIT)]
+
+    def text(self, shown: Demonstration) -> str:
+        """All of it, the question first."""
+        rest = "".join(text for _, text in self.segments(shown))
+        return self.question.format(shown.question) + rest
+
+    def prompt(self, shots: Sequence[Demonstration]) -> str:
+        """The prompt that shows these."""
+        return (self.head + "".join(map(self.text, shots))).lstrip()
 
 
 RIGHT = "right"
@@ -121,18 +176,14 @@ class Task(ABC):
     @abstractmethod
     def demonstrate(
         self, problems: Sequence[Problem], tools: Mapping[str, Tool], count: int
-    ) -> tuple[str, list[Demonstration]]:
-        """The few-shot prompt that every episode begins with, and demonstrations for a warm start.
+    ) -> tuple[list[Demonstration], list[Demonstration]]:
+        """What the prompt of every episode shows, and demonstrations for a warm start.
 
         Args:
             problems: the training problems.
             tools: as `tools` returns them; demonstrations hold what they really answer.
-            count: how many demonstrations to return at most.
+            count: how many demonstrations to return at most, beside those of the prompt.
         """
-
-    @abstractmethod
-    def query(self, problem: Problem) -> str:
-        """The text that puts the problem, right after the prompt."""
 
     @abstractmethod
     def reward(self, answer_text: str, problem: Problem) -> float:
@@ -175,6 +226,18 @@ class Task(ABC):
             For each of `groups` whether a problem is in it. By default there are none.
         """
         return {}
+
+    layout: ClassVar[Layout] = Layout()
+    """How episodes look under the protocol `tags`."""
+
+    instruction: ClassVar[str] = (
+        "Answer the question with the help of the tool. End your last message with a line that holds "
+        "Result= and the answer, and nothing else."
+    )
+    """What the protocol `chat` tells the model to do."""
+
+    descriptions: ClassVar[Mapping[str, str]] = {}
+    """What each tool does, by its name: the protocol `chat` tells the model."""
 
     diagnoses: ClassVar[Mapping[str, str]] = {}
     """The columns of `diagnose` that the report counts, and what it says where one of them holds."""

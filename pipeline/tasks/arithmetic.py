@@ -5,15 +5,15 @@ same kind of problem, prompt and reward for its calculator experiment.
 """
 
 import random
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.answers import numeric_match
-from pipeline.tasks import Demonstration, Problem, Task
+from pipeline.tasks import Demonstration, Layout, Problem, ShownCall, Task
 from pipeline.tasks.result import handed_in
 from pipeline.tools.calculator import calculate
-from pipeline.tools.protocol import RESPONSE, SUBMIT, render_call
 
 TOOL_NAME = "SimpleCalculatorTool"
 DEMONSTRATIONS = ("13.1-3", "4*3", "12.1+1", "12.1-20")
@@ -35,6 +35,14 @@ class Arithmetic(Task):
 
     Data = ArithmeticData
     built_in = True
+    layout = Layout(question="\n\n{}\n")
+    instruction = (
+        "Call the calculator, then say what it computed. End your last message with a line that holds "
+        "Result= and the number, and nothing else. Results are rounded to two decimal places."
+    )
+    descriptions: ClassVar[Mapping[str, str]] = {
+        TOOL_NAME: "Computes the value of an expression of numbers, + - * / and parentheses."
+    }
 
     def problems(self, data: ArithmeticData) -> dict[str, list[Problem]]:
         """`train` and `test` problems, all different, none of them a demonstration's."""
@@ -49,7 +57,7 @@ class Arithmetic(Task):
             problems.append(
                 {
                     "id": expression,
-                    "question": _query(expression).strip(),
+                    "question": _question(expression),
                     "answer": calculate(expression),
                 }
             )
@@ -60,11 +68,7 @@ class Arithmetic(Task):
 
     def demonstrate(self, problems, tools, count):
         shown = [_demonstrate(expression) for expression in DEMONSTRATIONS]
-        prompt = "".join(demonstration.text for demonstration in shown).lstrip()
-        return prompt, [_demonstrate(problem["id"]) for problem in problems[:count]]
-
-    def query(self, problem: Problem) -> str:
-        return _query(problem["id"])
+        return shown, [_demonstrate(problem["id"]) for problem in problems[:count]]
 
     def reward(self, answer_text: str, problem: Problem) -> float:
         """1 if the result is the number that the calculator puts out."""
@@ -81,20 +85,14 @@ def _number(rng: random.Random) -> str:
     return f"{rng.randrange(100)}.{rng.randrange(1, 10)}"
 
 
-def _query(expression: str) -> str:
-    return f"\n\nWhat is {expression}?\n"
+def _question(expression: str) -> str:
+    return f"What is {expression}?"
 
 
 def _demonstrate(expression: str) -> Demonstration:
     answer = calculate(expression)
-    return Demonstration(
-        _query(expression),
-        (
-            ("model", render_call(TOOL_NAME, expression)),
-            ("tool", answer + RESPONSE),
-            ("model", f"\nResult={answer}{SUBMIT}"),
-        ),
-    )
+    call = ShownCall(TOOL_NAME, expression, answer)
+    return Demonstration(_question(expression), [call], answer)
 
 
 TASK = Arithmetic

@@ -6,17 +6,17 @@ what it printed, the result.
 
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.answers import numeric_match
 from pipeline.errors import PipelineError
-from pipeline.tasks import Demonstration, Problem, Task
+from pipeline.tasks import Demonstration, Layout, Problem, ShownCall, Task
 from pipeline.tasks.result import handed_in
 from pipeline.tools import Tool, ToolError
-from pipeline.tools.protocol import RESPONSE, SUBMIT, holds_tag, render_call
+from pipeline.tools.protocol import holds_tag
 from pipeline.tools.python import PythonInterpreter
 
 TOOL_NAME = "PythonInterpreter"
@@ -43,7 +43,18 @@ class ProgramTask(Task):
 
     Tools = InterpreterSettings
     packages = ("pydantic-monty",)
-    shots: ClassVar[int] = SHOTS
+    layout = Layout(
+        head="Solve each problem with a program.", argument="\n{}", result="\nResult = {} "
+    )
+    instruction = (
+        "Solve the problem with a Python program that prints the answer, and run it with the tool. "
+        "End your last message with a line that holds Result= and the number, and nothing else."
+    )
+    descriptions: ClassVar[Mapping[str, str]] = {
+        TOOL_NAME: "Runs a Python program. It puts out what the program prints."
+    }
+
+    shot_count: ClassVar[int] = SHOTS
     """How many demonstrations the prompt has."""
 
     def in_order(self, problems: Sequence[Problem]) -> Sequence[Problem]:
@@ -63,19 +74,16 @@ class ProgramTask(Task):
             program = None if holds_tag(problem["question"]) else self.program(problem)
             printed = _printed(tools[TOOL_NAME], program) if program else ""
             if program and numeric_match(printed, problem["answer"]):
-                found.append(_written(self.query(problem), program, printed))
-            if len(found) == self.shots + count:
+                call = ShownCall(TOOL_NAME, program, printed)
+                found.append(Demonstration(problem["question"], [call], printed))
+            if len(found) == self.shot_count + count:
                 break
-        if len(found) < self.shots:
+        if len(found) < self.shot_count:
             raise PipelineError(
-                f"{self.name}: {len(found)} problems can be demonstrated: the prompt has {self.shots}, so "
+                f"{self.name}: {len(found)} problems can be demonstrated: the prompt has {self.shot_count}, so "
                 f"there must be more ({self.name}.data.train), and solutions need marks like <<12/60=0.2>>"
             )
-        shots = "".join(demonstration.text for demonstration in found[: self.shots])
-        return "Solve each problem with a program." + shots, found[self.shots :]
-
-    def query(self, problem: Problem) -> str:
-        return f"\n\nQ: {problem['question']}\n"
+        return found[: self.shot_count], found[self.shot_count :]
 
     def reward(self, answer_text: str, problem: Problem) -> float:
         """1 if the result is the right number."""
@@ -100,14 +108,3 @@ def _printed(interpreter: Tool, program: str) -> str:
         return str(interpreter(program))
     except ToolError:
         return ""
-
-
-def _written(query: str, program: str, printed: str) -> Demonstration:
-    return Demonstration(
-        query,
-        (
-            ("model", render_call(TOOL_NAME, f"\n{program}")),
-            ("tool", printed + RESPONSE),
-            ("model", f"\nResult = {printed} {SUBMIT}"),
-        ),
-    )

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline import answers as measure
 from pipeline.errors import PipelineError
-from pipeline.tasks import Demonstration, Measure, Problem, Task
+from pipeline.tasks import Demonstration, Layout, Measure, Problem, ShownCall, Task
 from pipeline.tasks.result import handed_in
 from pipeline.tools import Tool, ToolError
-from pipeline.tools.protocol import RESPONSE, SUBMIT, holds_tag, render_call
+from pipeline.tools.protocol import holds_tag
 from pipeline.tools.wiki import Wiki
 from pipeline.tools.wiki.diagnosis import DIAGNOSES, Search, diagnose, last_search
 from pipeline.tools.wiki.index import open_index
@@ -72,6 +72,16 @@ class SearchTask(Task):
     Tools = WikiSettings
     resources = ("index",)
     computes = False
+    layout = Layout(
+        head="Answer the following question:", question="\n\nQ: {}\nA:", guess=" {}\nA2: "
+    )
+    instruction = (
+        "Search the encyclopaedia before you answer the question. End your last message with a line "
+        "that holds Result= and the answer in a few words, and nothing else."
+    )
+    descriptions: ClassVar[Mapping[str, str]] = {
+        TOOL_NAME: "Searches an encyclopaedia. It puts out the paragraph that fits best."
+    }
 
     def demonstrated(self, problems: Sequence[Problem]) -> Sequence[Problem]:
         """Those of the training problems that demonstrations may show; by default all."""
@@ -96,17 +106,14 @@ class SearchTask(Task):
             for query, response, answer in _first_answered(problem, tools[TOOL_NAME]):
                 # Most first guesses are wrong, or the result would just copy them.
                 guess = answer if len(found) % 3 == 0 else _wrong_guess(shown, number)
-                found.append(_written(self.query(problem), guess, query, response, answer))
+                call = ShownCall(TOOL_NAME, query, response)
+                found.append(Demonstration(problem["question"], [call], answer, guess))
         if len(found) < SHOTS:
             raise PipelineError(
                 f"{self.name}: no two training questions are answered by what a search for them finds: "
                 f"do the questions ({self.name}.data) fit the encyclopaedia (corpus)?"
             )
-        shots = "".join(demonstration.text for demonstration in found[:SHOTS])
-        return "Answer the following question:" + shots, found[SHOTS:]
-
-    def query(self, problem: Problem) -> str:
-        return f"\n\nQ: {problem['question']}\nA:"
+        return found[:SHOTS], found[SHOTS:]
 
     def reward(self, answer_text: str, problem: Problem) -> float:
         """1 if the result is one of the aliases, or a sentence that names one and nothing else."""
@@ -172,14 +179,3 @@ def _searches(problem: Problem) -> Sequence[str]:
     after_first = problem["question"].partition(" ")[2]
     names += sorted(_NAMES.findall(after_first), key=len, reverse=True)[:1]
     return [*names, problem["question"]]
-
-
-def _written(query: str, guess: str, search: str, response: str, answer: str) -> Demonstration:
-    return Demonstration(
-        query,
-        (
-            ("model", f" {guess}\nA2: {render_call(TOOL_NAME, search)}"),
-            ("tool", response + RESPONSE),
-            ("model", f"\nResult={answer}{SUBMIT}"),
-        ),
-    )

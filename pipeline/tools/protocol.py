@@ -14,6 +14,9 @@ CALL = "<call>"
 RESPONSE = "<response>"
 SUBMIT = "<submit>"
 
+TOOL_CALL = "<tool_call>"
+"""How most chat templates begin a call."""
+
 TAGS = (REQUEST, CALL, RESPONSE, SUBMIT)
 """They are tags where the model writes them, or the environment. In a question, or in what a tool puts out,
 they are characters like any others."""

@@ -5,27 +5,25 @@ the model call the tool, it is shown some episodes first.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
 from pipeline.chance import DEMONSTRATIONS, epochs
-from pipeline.environment.tokens import EpisodeCodec
+from pipeline.environment.history import Segment
+from pipeline.environment.protocol import Protocol
 from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead, adamw
 from pipeline.models.scoring import TokenBatch, score
 from pipeline.snapshot import NOWHERE, Snapshot, State
 from pipeline.tasks import Demonstration
-from pipeline.tools.protocol import RESPONSE
 from pipeline.training.loss import masked_mean
 from pipeline.training.settings import WarmStartSettings
 
 
 def warm_start(
     policy: CausalLMWithValueHead,
-    tokenizer: Any,
-    prompt: str,
+    protocol: Protocol,
     demonstrations: Sequence[Demonstration],
     settings: WarmStartSettings,
     machine: Machine,
@@ -38,6 +36,7 @@ def warm_start(
     tool's answers are context only. AdamW with a learning rate that stays, or falls linearly to 0.
 
     Args:
+        protocol: how the episodes are written.
         on_step: called with each step's loss, in nats per token; where the run goes on, with those of
             the steps before first.
         snapshot: where the state is kept, for a run that is stopped to go on from.
@@ -51,8 +50,7 @@ def warm_start(
             "training problems"
         )
     model = policy.pretrained_model
-    codec = EpisodeCodec(tokenizer)
-    episodes = [_tokenized(codec, prompt, demonstration) for demonstration in demonstrations]
+    episodes = [_tokenized(protocol.shown(demonstration)) for demonstration in demonstrations]
     optimizer = adamw(model.parameters(), settings.learning_rate)
     losses: list[float] = []
 
@@ -92,16 +90,9 @@ def warm_start(
             on_step(losses[-1])
 
 
-def _tokenized(
-    codec: EpisodeCodec, prompt: str, demonstration: Demonstration
-) -> tuple[list[int], int, list[bool]]:
-    """Token ids, how many are the prompt's, and the mask of the rest, as in `TextEnvironment`."""
-    query = [*codec.opening(prompt), *codec.data(demonstration.query)]
-    rest: list[int] = []
-    mask: list[bool] = []
-    for author, text in demonstration.segments:
-        own = author == "model"
-        tokens = codec.written(text) if own else codec.tool(text.removesuffix(RESPONSE))
-        rest += tokens
-        mask += [own] * len(tokens)
-    return query + rest, len(query), mask
+def _tokenized(segments: Sequence[Segment]) -> tuple[list[int], int, list[bool]]:
+    """Token ids, how many are the prompt's, and the mask of the rest."""
+    tokens = [token for segment in segments for token in segment.tokens]
+    start = len(segments[0].tokens)
+    mask = [not segment.system for segment in segments for _ in segment.tokens]
+    return tokens, start, mask[start:]

@@ -65,7 +65,7 @@ def test_what_is_sampled_for_a_problem_is_its_own(policy, tokenizer):
     def answers(problems, batch_size, seed=3):
         sampler = TorchSampler(policy.pretrained_model, tokenizer)
         limits = EnvironmentSettings(max_turns=1, max_new_tokens=12, max_tool_response=5)
-        environments = {"sampled": TaskEnvironment(sampler, tokenizer, task, "P", {}, limits)}
+        environments = {"sampled": TaskEnvironment(sampler, tokenizer, task, [], {}, limits)}
         settings = EvaluationSettings(batch_size=batch_size, seed=seed)
         machine = Machine(device="cpu", precision="float32")
         rows = []
@@ -93,7 +93,7 @@ def test_an_evaluation_without_its_tool_is_stopped(failing, stops, tokenizer):
         return "1"
 
     limits = EnvironmentSettings(max_turns=1, max_new_tokens=99, max_tool_response=5)
-    env = TaskEnvironment(Calling(tokenizer), tokenizer, task, "P", {"T": tool}, limits)
+    env = TaskEnvironment(Calling(tokenizer), tokenizer, task, [], {"T": tool}, limits)
     settings = EvaluationSettings(batch_size=16, seed=0)
     machine = Machine(device="cpu", precision="float32")
     rows = []

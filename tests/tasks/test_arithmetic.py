@@ -46,11 +46,11 @@ def test_the_seed_decides():
 
 def test_the_prompts_demonstrations_are_true():
     tools = TASK.tools(None, {})
-    prompt, more = TASK.demonstrate(problems()["train"], tools, 5)
-    demonstrations = prompt.split("\n\n")
+    shots, more = TASK.demonstrate(problems()["train"], tools, 5)
+    demonstrations = TASK.layout.prompt(shots).split("\n\n")
     assert len(demonstrations) == 4
     (tool,) = tools.values()
-    for demonstration in [*demonstrations, *(d.text.strip() for d in more)]:
+    for demonstration in [*demonstrations, *(TASK.layout.text(d).strip() for d in more)]:
         answer = tool(parse_call(demonstration).argument)
         assert f"<call>{answer}<response>\nResult={answer}<submit>" in demonstration
     assert demonstrations[0] == (
@@ -58,8 +58,8 @@ def test_the_prompts_demonstrations_are_true():
         "<request><SimpleCalculatorTool>13.1-3<call>10.1<response>\n"
         "Result=10.1<submit>"
     )
-    assert [d.query for d in more] == [TASK.query(p) for p in problems()["train"][:5]]
-    assert [author for author, _ in more[0].segments] == ["model", "tool", "model"]
+    assert [d.question for d in more] == [p["question"] for p in problems()["train"][:5]]
+    assert [author for author, _ in TASK.layout.segments(more[0])] == ["model", "tool", "model"]
 
 
 @pytest.mark.parametrize(

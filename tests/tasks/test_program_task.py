@@ -39,7 +39,5 @@ def test_a_question_that_holds_a_tag_is_not_demonstrated():
     ]
     printed = {True: "8", False: "3"}
     tools = {"PythonInterpreter": lambda program: printed["bagels" in program]}
-    prompt, _ = TASK.demonstrate(problems, tools, 0)
-    assert "one?" in prompt
-    assert "three?" in prompt
-    assert "two" not in prompt
+    shots, _ = TASK.demonstrate(problems, tools, 0)
+    assert [s.question for s in shots[1:]] == ["one?", "three?", "four?"]

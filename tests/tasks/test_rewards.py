@@ -74,11 +74,11 @@ def test_every_gold_answer_and_every_demonstration_is_paid(name):
                 assert task.reward(text, problem) == 1, (text, problem)
     tools = {"Wiki": Titles()} if name == "trivia" else task.tools(section.tools, {})
     _, demonstrations = task.demonstrate(problems["train"], tools, 10_000)
-    by_query = {task.query(problem): problem for problem in problems["train"]}
+    by_question = {problem["question"]: problem for problem in problems["train"]}
     assert len(demonstrations) > 200
     for demonstration in demonstrations:
-        result = demonstration.segments[-1][1]
-        assert task.reward(result, by_query[demonstration.query]) == 1, demonstration.text
+        _, result = task.layout.segments(demonstration)[-1]
+        assert task.reward(result, by_question[demonstration.question]) == 1, demonstration
 
 
 @pytest.mark.skipif(not TRIVIAQA.exists(), reason="needs ../shared")

@@ -88,35 +88,34 @@ def taught():
 
 
 def test_demonstrations_are_true(taught):
-    problems, prompt, demonstrations = taught
-    by_query = {TASK.query(p): p for p in problems}
+    problems, shots, demonstrations = taught
+    by_question = {p["question"]: p for p in problems}
     wiki = Titles()
     assert len(demonstrations) == 96
-    assert len({d.query for d in demonstrations}) == 96
+    assert len({d.question for d in demonstrations}) == 96
     for demonstration in demonstrations:
-        (_, call), (_, answer), (_, result) = demonstration.segments
-        assert [author for author, _ in demonstration.segments] == ["model", "tool", "model"]
-        problem = by_query[demonstration.query]
+        segments = TASK.layout.segments(demonstration)
+        (_, call), (_, answer), (_, result) = segments
+        assert [author for author, _ in segments] == ["model", "tool", "model"]
+        problem = by_question[demonstration.question]
         parsed = parse_call(call)
         assert parsed.tool == "Wiki"
         assert answer == f"{wiki(parsed.argument)}<response>"
         assert TASK.reward(result, problem) == 1
         assert problem["kind"] in DEMONSTRATED
-        assert demonstration.query not in prompt
+        assert demonstration.question not in {shot.question for shot in shots}
 
 
 def test_most_first_guesses_are_wrong(taught):
     problems, _, demonstrations = taught
-    by_query = {TASK.query(p): p for p in problems}
-    right = [
-        contains(d.segments[0][1].split("\n")[0], by_query[d.query]["aliases"])
-        for d in demonstrations
-    ]
+    by_question = {p["question"]: p for p in problems}
+    right = [contains(d.guess, by_question[d.question]["aliases"]) for d in demonstrations]
     assert 0.25 < sum(right) / len(right) < 0.45
 
 
 def test_the_prompt_has_the_form_of_the_originals(taught):
-    _, prompt, _ = taught
+    _, shots, _ = taught
+    prompt = TASK.layout.prompt(shots)
     head, first, second = prompt.split("\n\n")
     assert head == "Answer the following question:"
     for shot in (first, second):

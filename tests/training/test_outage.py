@@ -51,7 +51,7 @@ def play(tokenizer, tool, name="ppo", steps=5, episodes=8, **config):
         Calls(tokenizer),
         tokenizer,
         Arithmetic(),
-        "P",
+        [],
         {"T": tool},
         EnvironmentSettings(max_turns=2, max_new_tokens=99, max_tool_response=20),
     )

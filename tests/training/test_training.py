@@ -48,12 +48,12 @@ def train(policy, tokenizer, problems, name="ppo", config=None, **options):
     algorithm, curve = load_algorithm(name), []
     task = load_task("arithmetic")
     tools = task.tools(None, {})
-    prompt, _ = task.demonstrate(problems, tools, 0)
+    shots, _ = task.demonstrate(problems, tools, 0)
     env = TaskEnvironment(
         TorchSampler(policy.pretrained_model, tokenizer),
         tokenizer,
         task,
-        prompt,
+        shots,
         tools,
         EnvironmentSettings(max_turns=2, max_new_tokens=5, max_tool_response=5),
     )
@@ -93,14 +93,19 @@ def test_the_trainer_gets_the_episodes_that_were_rolled_out(
     assert [s["best_step"] for s in stats] == [0, 0, 3, 4, 5, 6]  # no reward is better than another
     # float32 on both sides: what is left is the order of additions.
     assert all(0 < s["objective/sampler_gap_max"] < 1e-4 for s in stats)
-    prompt, _ = task.demonstrate(problems, task.tools(None, {}), 0)
+    shots, _ = task.demonstrate(problems, task.tools(None, {}), 0)
+    prompt = task.layout.prompt(shots)
     asked = [
         tokenizer.decode(sequence[:length])[len(prompt) :]
         for batch in batches
         for sequence, length in zip(batch.sequences, batch.prompt_lengths)
     ]
     # Every problem once before one comes again.
-    assert set(asked[:7]) == set(asked[7:14]) == {task.query(p) for p in problems}
+    assert (
+        set(asked[:7])
+        == set(asked[7:14])
+        == {task.layout.question.format(p["question"]) for p in problems}
+    )
     for batch in batches:
         assert all(all(mask) for mask in batch.masks)
         assert batch.rewards == [0.0] * 3
@@ -157,7 +162,6 @@ def test_groups_stand_side_by_side(policy, tokenizer, problems, monkeypatch, nam
         return genuine(self, chosen, seed, step)
 
     monkeypatch.setattr(TaskEnvironment, "rollout_problems", rollout_problems)
-    monkeypatch.setattr(Arithmetic, "query", lambda self, problem: "the same?")
     config = load_algorithm(name).Config(mini_batch_size=4, num_generations=2)
     train(policy, tokenizer, twins, name, config, steps=3, episodes_per_step=8)
     for ids in asked:

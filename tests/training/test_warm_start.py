@@ -2,27 +2,21 @@ import pytest
 import torch
 
 from pipeline.environment import TextEnvironment
-from pipeline.environment.tokens import EpisodeCodec
+from pipeline.environment.protocol import Tags
 from pipeline.errors import PipelineError
 from pipeline.models.machine import Machine
 from pipeline.models.sampling import TorchSampler
-from pipeline.tasks import Demonstration
+from pipeline.tasks import Demonstration, Layout, ShownCall
 from pipeline.training.settings import WarmStartSettings
 from pipeline.training.warm_start import _tokenized, warm_start
 
 MACHINE = Machine(device="cpu", precision="float32")
 PROMPT = "Do as shown.\n"
 DEMONSTRATIONS = [
-    Demonstration(
-        f"Q{i}\n",
-        (
-            ("model", f"<request><T>{i}<call>"),
-            ("tool", f"{i}><response>"),  # "><" is one token
-            ("model", f"{i}<submit>"),
-        ),
-    )
+    Demonstration(f"Q{i}", [ShownCall("T", str(i), f"{i}>")], str(i))  # "><" is one token
     for i in range(5)
 ]
+LAYOUT = Layout(question="{}\n", result="{}")
 
 
 def run(policy, tokenizer, demonstrations=DEMONSTRATIONS, **options):
@@ -30,7 +24,8 @@ def run(policy, tokenizer, demonstrations=DEMONSTRATIONS, **options):
         **({"steps": 30, "batch_size": 5, "learning_rate": 3e-3} | options)
     )
     losses = []
-    warm_start(policy, tokenizer, PROMPT, demonstrations, settings, MACHINE, losses.append)
+    protocol = Tags(tokenizer, PROMPT, LAYOUT)
+    warm_start(policy, protocol, demonstrations, settings, MACHINE, losses.append)
     return losses
 
 
@@ -44,7 +39,8 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_models_own_tokens(policy, tok
     total, count = 0.0, 0
     for demonstration in DEMONSTRATIONS:
         tokens, own = tokenizer(PROMPT).input_ids, []
-        for author, text in (("system", demonstration.query), *demonstration.segments):
+        asked = ("system", LAYOUT.question.format(demonstration.question))
+        for author, text in (asked, *LAYOUT.segments(demonstration)):
             new = tokenizer(text).input_ids
             own += range(len(tokens), len(tokens) + len(new)) if author == "model" else []
             tokens = tokens + new
@@ -67,10 +63,12 @@ def test_the_model_learns_to_call_and_sees_the_tokens_it_learned_from(policy, to
         lambda texts: [0.0] * len(texts),
         PROMPT,
     )
-    episodes = env.rollout([d.query for d in DEMONSTRATIONS], seed=0)
-    assert [e.segments[1].text for e in episodes] == [d.segments[0][1] for d in DEMONSTRATIONS]
+    episodes = env.rollout([f"{d.question}\n" for d in DEMONSTRATIONS], seed=0)
+    called = [LAYOUT.segments(d)[0][1] for d in DEMONSTRATIONS]
+    assert [e.segments[1].text for e in episodes] == called
     for episode, demonstration in zip(episodes, DEMONSTRATIONS):
-        tokens, start, mask = _tokenized(EpisodeCodec(tokenizer), PROMPT, demonstration)
+        shown = Tags(tokenizer, PROMPT, LAYOUT).shown(demonstration)
+        tokens, start, mask = _tokenized(shown)
         tools = [token for token, models in zip(tokens[start:], mask) if not models]
         assert list(episode.segments[2].tokens) == tools
 
@@ -104,9 +102,10 @@ def test_the_same_seed_gives_the_same_losses(tokenizer):
 
 def test_tokens_are_those_of_an_episode(policy, tokenizer):
     """Segments are tokenized one by one, as the environment does, not as one text."""
-    texts = ("call>", "x><response>", "<y")
-    demonstration = Demonstration("q<", tuple(zip(("model", "tool", "model"), texts)))
-    tokens, start, mask = _tokenized(EpisodeCodec(tokenizer), "p", demonstration)
+    demonstration = Demonstration("q<", [ShownCall("T", "", "x>")], "<y")
+    texts = ("<request><T><call>", "x><response>", "<y<submit>")
+    protocol = Tags(tokenizer, "p", Layout(question="{}", result="{}"))
+    tokens, start, mask = _tokenized(protocol.shown(demonstration))
     assert tokenizer.decode(tokens[:start]) == "pq<"
     parts = [tokenizer(text).input_ids for text in texts]
     assert tokens[start:] == [token for part in parts for token in part]

@@ -60,7 +60,7 @@ class GSM8K(ProgramTask):
 
     Data = DataSet
     Row = GSM8KRow
-    shots = 1 + len(SHOT_LINES)
+    shot_count = 1 + len(SHOT_LINES)
 
     def problems(self, data: DataSet) -> dict[str, list[Problem]]:
         """Problems have a `solution`. Raises PipelineError where they cannot be had, or a row is bad."""

@@ -92,9 +92,8 @@ def test_the_real_gsm8k(tools):
     files = {"train": SHARED / "train.jsonl", "test": SHARED / "test.jsonl"}
     problems = TASK.problems(data(source="path", path=FileSplits(**files), train=1024, test=660))
     assert (len(problems["train"]), len(problems["test"])) == (1024, 660)
-    prompt, demonstrations = TASK.demonstrate(problems["train"], tools, 96)
-    assert len(demonstrations) == 96
-    assert prompt.count("<submit>") == TASK.shots == 4
+    shots, demonstrations = TASK.demonstrate(problems["train"], tools, 96)
+    assert (len(shots), len(demonstrations)) == (TASK.shot_count, 96) == (4, 96)
 
 
 def test_the_prompt_begins_with_olivia_and_goes_on_with_short_and_various_programs(tools):
@@ -124,10 +123,11 @@ def test_the_prompt_begins_with_olivia_and_goes_on_with_short_and_various_progra
     nameless = problem("3 and 4 and 5?", "<<3*4=12>>12 <<12/5=2.4>>2.4", "2.4")
     head = problem("6 pears?", "8+4=<<8+4=12>>12 full bags. 12/3=<<12/3=4>>4 red pears.", "4")
     problems = [nameless, head, short, two_of_the_same, two, three, four]
-    prompt, rest = TASK.demonstrate(problems, tools, 9)
-    questions = [line[3:] for line in prompt.splitlines() if line.startswith("Q: ")]
+    shots, rest = TASK.demonstrate(problems, tools, 9)
+    questions = [shot.question for shot in shots]
     assert questions == [OLIVIA["question"], *(p["question"] for p in (two, three, four))]
     assert len(rest) == 4  # the others, none of them twice
+    prompt = TASK.layout.prompt(shots)
     assert "\n    money_left = money_initial - money_spent\n" in prompt
     assert "<call>8<response>\nResult = 8 <submit>" in prompt
 

@@ -55,7 +55,8 @@ def test_stories_run_out(tmp_path):
 
 
 def test_the_prompt_has_the_missions_form_and_is_true(splits, tools):
-    prompt, demonstrations = TASK.demonstrate(splits["train"], tools, 40)
+    shown, demonstrations = TASK.demonstrate(splits["train"], tools, 40)
+    prompt = TASK.layout.prompt(shown)
     assert len(demonstrations) == 40
     shots = re.findall(
         r"\n\nQ: .*\?\n<request><PythonInterpreter>\n(def solution\(\):\n(?:    .*\n)+print\(solution\(\)\)\n)"
@@ -69,13 +70,14 @@ def test_the_prompt_has_the_missions_form_and_is_true(splits, tools):
 
 
 def test_demonstrations_show_a_third_of_the_stories_and_get_the_reward(splits, tools):
-    prompt, demonstrations = TASK.demonstrate(splits["train"], tools, 10_000)
-    by_query = {TASK.query(p): p for p in splits["train"]}
+    shots, demonstrations = TASK.demonstrate(splits["train"], tools, 10_000)
+    by_question = {p["question"]: p for p in splits["train"]}
     shown = set()
     for demonstration in demonstrations:
-        problem = by_query[demonstration.query]
+        problem = by_question[demonstration.question]
         shown.add(index_of(problem))
-        assert [author for author, _ in demonstration.segments] == ["model", "tool", "model"]
-        assert TASK.reward(demonstration.segments[-1][1], problem) == 1
-        assert demonstration.text not in prompt
+        segments = TASK.layout.segments(demonstration)
+        assert [author for author, _ in segments] == ["model", "tool", "model"]
+        assert TASK.reward(segments[-1][1], problem) == 1
+        assert demonstration not in shots
     assert shown == {i for i, story in enumerate(STORIES) if story.role == "demonstrated"}
