@@ -68,7 +68,7 @@ _TOKEN = re.compile(
     rf"|(?P<word>[^\s{_MARKS}]++(?:(?:\#|\+\+?)(?![^\s{_MARKS}]))?)"
 )
 _DELIMITER = re.compile(r"[,;:()\n]|\s[-–—]\s")
-_OFFICIAL_PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}{_QUOTES}]")
+_OFFICIAL_PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}‘’´`]")
 _OFFICIAL_ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 

@@ -28,7 +28,7 @@ from pipeline.files import read_yaml
 from pipeline.models.fetch import ModelSource
 from pipeline.models.lora import LoraSettings, require_peft
 from pipeline.models.machine import Machine
-from pipeline.tasks import load_task, task_names
+from pipeline.tasks import RIGHT, Task, load_task, task_names
 from pipeline.tools.wiki.corpus import CorpusSettings
 from pipeline.training.algorithm import Algorithm
 from pipeline.training.settings import TrainSettings, WarmStartSettings
@@ -140,7 +140,20 @@ def load_params(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = No
     for name in params.tasks:
         load_task(name)
         params.task(name)
+    for name in task_names():
+        if getattr(params, name) is not None:
+            _check_reward(load_task(name), params.task(name))
     return params
+
+
+def _check_reward(task: Task, section: TaskParams) -> None:
+    """Raises PipelineError if the task has no measure of the name that its training is paid for."""
+    known = [RIGHT, *task.measures]
+    if section.train.reward not in known:
+        raise PipelineError(
+            f"{PARAMS_FILE}: {task.name}.train.reward: no such measure {section.train.reward!r}; "
+            f"there is {', '.join(known)}"
+        )
 
 
 def _full_model() -> type[Params]:

@@ -7,9 +7,9 @@ import random
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.errors import PipelineError
 from pipeline.files import copied_hint
@@ -35,37 +35,82 @@ class FileSplits(BaseModel):
 
 
 class DataSet(BaseModel):
-    """Where a data set comes from, and how many rows of each split to take, drawn with a seed."""
+    """Where a data set comes from, and how many rows of each split to take, drawn with a seed.
+
+    `validation` rows are cut from those for training, to make choices on. Evaluation is on the rows that
+    `evaluate` names.
+    """
 
     model_config = ConfigDict(extra="forbid")
     source: Literal["hub", "path"]
     hub: HubSplits
     path: FileSplits
     train: int = Field(ge=1)
+    validation: int = Field(ge=0)
     test: int = Field(ge=1)
+    evaluate: Literal["test", "validation"]
     seed: int
+
+    @model_validator(mode="after")
+    def _there_is_what_to_evaluate(self) -> Self:
+        if self.evaluate == "validation" and not self.validation:
+            raise ValueError("evaluate is validation, so validation must be at least 1; it is 0")
+        return self
+
+
+VALIDATION = "validation"
+"""The `subset` of the rows that were cut from those for training: so no table takes them for the test's."""
 
 
 def draw(
     data: DataSet,
+    key: str,
     from_file: Callable[[Path], list[dict[str, Any]]],
     from_hub: Callable[[HubSplits, str], list[dict[str, Any]]],
 ) -> dict[str, list[dict[str, Any]]]:
-    """A data set's rows by split, "train" and "test": as many as wanted, or all if there are fewer.
+    """A data set's rows by split, "train" and "test": for training as many as wanted, or all that are left.
+
+    Where validation rows are to be evaluated, "test" has them, in a `subset` of that name, and no row of
+    the test is read. The same rows are cut from the training's where the test is evaluated.
 
     Args:
+        key: where in params.yaml `data` stands.
         from_file: reads a file's rows.
         from_hub: reads the rows of the split with that name on the hub.
+
+    Raises:
+        PipelineError: where there are fewer rows than the numbers need.
     """
-    rng = random.Random(data.seed)
-    splits = {}
-    for split in ("train", "test"):
+
+    def read(split: str) -> tuple[str, list[dict[str, Any]]]:
         if data.source == "path":
-            rows = from_file(getattr(data.path, split))
-        else:
-            rows = from_hub(data.hub, getattr(data.hub, split))
-        splits[split] = rng.sample(rows, min(len(rows), getattr(data, split)))
-    return splits
+            path = getattr(data.path, split)
+            return str(path), from_file(path)
+        name = getattr(data.hub, split)
+        return f"{data.hub.name}, split {name}", from_hub(data.hub, name)
+
+    def drawn(rows: list[dict[str, Any]], count: int, split: str) -> list[dict[str, Any]]:
+        return random.Random(f"{data.seed} {split}").sample(rows, count)
+
+    place, rows = read("train")
+    if data.validation >= len(rows):
+        raise PipelineError(
+            f"{key}.validation: {data.validation} of the {len(rows)} problems of {place} leave none "
+            f"to train on; set it to at most {len(rows) - 1}"
+        )
+    validation = drawn(rows, data.validation, "validation")
+    cut = {id(row) for row in validation}
+    left = [row for row in rows if id(row) not in cut]
+    train = drawn(left, min(len(left), data.train), "train")
+    if data.evaluate == VALIDATION:
+        return {"train": train, "test": [{**row, "subset": VALIDATION} for row in validation]}
+    place, rows = read("test")
+    if data.test > len(rows):
+        raise PipelineError(
+            f"{key}.test: {data.test} problems are wanted, {place} has {len(rows)}; set it to at "
+            f"most {len(rows)}"
+        )
+    return {"train": train, "test": drawn(rows, data.test, "test")}
 
 
 def read_rows(

@@ -2,6 +2,7 @@
 
 from pipeline.params import load_params
 from pipeline.tasks import load_task
+from pipeline.tasks.soundness import check_problems
 from pipeline.workspace import problems_path, write_jsonl
 from stages.common import outputs, run_stage
 
@@ -14,6 +15,7 @@ def main(name: str) -> None:
         *paths, inputs=lambda: load_params().task(name).data.model_dump(mode="json")
     ) as files:
         problems = load_task(name).problems(load_params().task(name).data)
+        check_problems(load_task(name), problems)
         for split, beside in zip(splits, files, strict=True):
             write_jsonl(beside, problems[split])
             print(f"{name}: {len(problems[split])} {split} problems")

@@ -110,6 +110,7 @@ def train(
         [read_demonstration(shot) for shot in shots],
         task.tools(section.tools, resources),
         section.environment,
+        task.reward_for(section.train.reward),
     )
     snapshot = snapshot_of(f"train-{live.name}", decisive, params.snapshot_seconds)
     curve: list[dict[str, float]] = []

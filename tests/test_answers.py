@@ -19,7 +19,7 @@ from pipeline.answers import (
         ("A.B.-C's", "b c s"),
         ("1,200", "1 200"),
         ("Africa/Addis_Ababa", "africa addis ababa"),
-        ("“Anna” an' the theatre", "anna theatre"),
+        ("´Anna` an' the theatre", "anna theatre"),
         ("🚁", "🚁"),
         ("The The", "the the"),
         ("A.", "a"),

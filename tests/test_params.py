@@ -62,6 +62,16 @@ def test_every_ppo_knob_is_in_the_file():
             0,
             r"trivia\.environment\.tool_timeout: .*greater than 0",
         ),
+        (
+            "triviaqa.tools.shown",
+            6,
+            r"triviaqa\.tools: .*shown must be at most hits, which is 5; it is 6",
+        ),
+        (
+            "triviaqa.train.reward",
+            "f2",
+            r"triviaqa\.train\.reward: no such measure 'f2'; there is right, contains, .*f1",
+        ),
         ("model.source", "web", r"model\.source: .*'pypi', 'hub' or 'path'"),
     ],
 )
@@ -82,6 +92,12 @@ def test_a_task_may_change_some_of_ppos_parameters(tmp_path):
         load_params(changed(tmp_path, "arithmetic.train.ppo", {"lam": 2}))
     with pytest.raises(PipelineError, match=r"arithmetic\.train\.ppo\.lamm: .* did you mean lam\?"):
         load_params(changed(tmp_path, "arithmetic.train.ppo", {"lamm": 2}))
+
+
+def test_only_a_tasks_own_measures_can_be_paid_for(tmp_path):
+    file = changed(tmp_path, "arithmetic.train.reward", "f1")
+    with pytest.raises(PipelineError, match=r"arithmetic\.train\.reward: .*'f1'; there is right$"):
+        load_params(file)
 
 
 def test_the_algorithm_is_chosen_by_name(tmp_path):

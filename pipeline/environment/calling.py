@@ -40,6 +40,7 @@ class Answer:
     kind: ErrorKind | None = None  # of what went wrong; None where nothing did
     details: Mapping[str, Any] = field(default_factory=dict)  # what the tool itself recorded
     cut: bool = False  # whether there was more text
+    parts: Sequence[str] = ()  # as of `ToolResponse`
 
 
 @dataclass(eq=False)
@@ -219,11 +220,12 @@ class Caller:
             if isinstance(output, BaseException):
                 raise output
             details = dict(output.details) if isinstance(output, ToolResponse) else {}
+            parts = output.parts if isinstance(output, ToolResponse) else ()
             text = output.text if isinstance(output, ToolResponse) else output
             if not isinstance(text, str | Number):
                 raise TypeError(f"the tool returned {type(text).__name__}, not text")
             text, cut = self._plain(str(text))
-            return Answer(text, details=details, cut=cut)
+            return Answer(text, details=details, cut=cut, parts=[self._plain(p)[0] for p in parts])
         except ENDS_A_RUN:
             raise
         except BaseException as error:

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.chance import Place
 from pipeline.environment import chat
 from pipeline.environment.calling import Answer, Caller
+from pipeline.environment.cutting import cut_alike
 from pipeline.environment.history import CallRecord, EndReason, Segment, TextHistory
 from pipeline.environment.outage import worst_tool
-from pipeline.environment.protocol import Protocol, Tags, Turn
+from pipeline.environment.protocol import CUT_MARK, Protocol, Tags, Turn
 from pipeline.models.sampler import Sampler, StopReason
 from pipeline.tasks import Demonstration, Problem, Task
 from pipeline.tools import ErrorKind, Tool
@@ -250,6 +251,12 @@ class TextEnvironment:
         tokens = codec.data(answer.text)
         if len(tokens) <= self.max_tool_response and not answer.cut:
             return self.protocol.response(said, answer.text), False
+        if answer.parts:
+            text = cut_alike(
+                answer.parts, self.max_tool_response, codec.data, codec.decode, CUT_MARK
+            )
+            if len(codec.data(text)) <= self.max_tool_response:
+                return self.protocol.response(said, text), True
         tokens = tokens[: self.max_tool_response]
         text = codec.decode(tokens)
         # The last tokens may be the first bytes of a character.
@@ -305,6 +312,7 @@ class TaskEnvironment(TextEnvironment):
     Args:
         shots: what the prompt shows, as the task's `demonstrate` returns it.
         tools: as the task's `tools` returns them.
+        reward: what an answer is paid; None for the task's own reward.
     """
 
     def __init__(
@@ -315,11 +323,13 @@ class TaskEnvironment(TextEnvironment):
         shots: Sequence[Demonstration],
         tools: Mapping[str, Tool],
         settings: EnvironmentSettings,
+        reward: Callable[[str, Problem], float] | None = None,
     ) -> None:
         protocol = chat.protocol_of(settings.protocol, tokenizer, task, shots)
         limits = settings.model_dump(exclude={"protocol"})
         super().__init__(sampler, tokenizer, tools, self._rewards, "", **limits, protocol=protocol)
         self.task = task
+        self.reward = reward or task.reward
 
     def rollout_problems(
         self,
@@ -333,7 +343,8 @@ class TaskEnvironment(TextEnvironment):
         return self.rollout(queries, seed, step, numbers, problems=problems)
 
     def _rewards(self, answers: Sequence[str], problems: Sequence[Problem]) -> list[float]:
-        return [self.task.reward(a, p) for a, p in zip(answers, problems, strict=True)]
+        return [self.reward(a, p) for a, p in zip(answers, problems, strict=True)]
+
 
     @property
     def _reward_name(self) -> str:

@@ -41,19 +41,34 @@ def accuracy(rewards_by_seed: Sequence[Sequence[float]]) -> dict[str, float]:
     }
 
 
+def parts(table: pd.DataFrame, groups: Sequence[str]) -> list[str]:
+    """The subsets of the test, "" for one without a name, and the groups that have problems."""
+    return [*sorted(set(table["subset"])), *(group for group in groups if table[group].any())]
+
+
+def in_part(
+    table: pd.DataFrame, part: str, groups: Sequence[str], suffix: str = ""
+) -> "pd.Series[bool]":
+    """Which rows are of a subset or group; `suffix` ends the names of the columns."""
+    if part in groups:
+        return table[part + suffix].astype(bool)
+    return table["subset" + suffix] == part
+
+
 def accuracies(
-    tables: Sequence[pd.DataFrame], measures: Sequence[str]
+    tables: Sequence[pd.DataFrame], measures: Sequence[str], groups: Sequence[str] = ()
 ) -> dict[str, dict[str, float]]:
     """The accuracy of the episode tables of one or several seeds, by row: "sampled" and "greedy".
 
-    Subsets of the test have rows of their own, "unseen sampled" and so on. `measures` names further
+    Subsets of the test have rows of their own, "unseen sampled" and so on, and so have `groups`, columns
+    that say whether a problem is in one. Groups without problems are left out. `measures` names further
     columns; their means stand beside each accuracy. If one of them is the exact match, `PAID_INEXACT`
     stands there too, unless nothing was paid.
     """
     found = {}
-    for subset in sorted(set(tables[0]["subset"])):
+    for subset in parts(tables[0], groups):
         for mode in MODES:
-            chosen = [t[(t["mode"] == mode) & (t["subset"] == subset)] for t in tables]
+            chosen = [t[(t["mode"] == mode) & in_part(t, subset, groups)] for t in tables]
             together = pd.concat(chosen)
             row = f"{subset} {mode}".strip()
             found[row] = accuracy([table["reward"].tolist() for table in chosen]) | {

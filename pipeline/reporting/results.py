@@ -1,7 +1,7 @@
 """What the report knows of a task: episodes by column, what is compared, and what can be counted."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -12,9 +12,9 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.comparison import PairedComparison
 from pipeline.evaluation.evaluate import MODES
 from pipeline.evaluation.labels import Label
-from pipeline.evaluation.metrics import accuracies
+from pipeline.evaluation.metrics import accuracies, in_part, parts
 from pipeline.files import broken
-from pipeline.tasks import Problem, load_task
+from pipeline.tasks import RIGHT, Problem, load_task
 from pipeline.workspace import (
     EPISODE_COLUMNS,
     analysis_path,
@@ -49,11 +49,12 @@ class TaskResults:
     find: Callable[[str, Problem], tuple[int, int] | None]  # as `Task.find`
     measures: Mapping[str, str]  # the titles of `Task.measures`, by name
     diagnoses: Mapping[str, str]  # as `Task.diagnoses`
+    groups: Mapping[str, str] = field(default_factory=dict)  # as `Task.groups`
 
     def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
         """Accuracies by column and by the rows of `accuracies`."""
         return {
-            column: accuracies(list(tables.values()), list(self.measures))
+            column: accuracies(list(tables.values()), list(self.measures), list(self.groups))
             for column, tables in self.columns.items()
         }
 
@@ -85,9 +86,10 @@ class TaskResults:
         return _in_order(_in_order(table).T).T
 
     def comparison(self, mode: str, subset: str = "") -> PairedComparison:
-        """The compared columns' rewards, paired by problem, and by seed if there are several."""
+        """The compared columns' rewards in a subset or group, paired by problem, and by seed if there are several."""
         pairs = self._pairs[
-            (self._pairs["mode"] == mode) & (self._pairs["subset_second"] == subset)
+            (self._pairs["mode"] == mode)
+            & in_part(self._pairs, subset, list(self.groups), "_second")
         ]
         keys = [f"{seed} {problem}" for seed, problem in zip(pairs["seed"], pairs["id"])]
         return PairedComparison.of(
@@ -96,7 +98,7 @@ class TaskResults:
 
     def compared_rows(self) -> Iterator[tuple[str, PairedComparison]]:
         """The comparison for each of the rows of `accuracies`."""
-        for subset in sorted(set(self._any_table["subset"])):
+        for subset in parts(self._any_table, list(self.groups)):
             for mode in MODES:
                 yield f"{subset} {mode}".strip(), self.comparison(mode, subset)
 
@@ -123,6 +125,16 @@ class TaskResults:
         """The names of the two columns that are compared."""
         *_, first, second = self.columns
         return first, second
+
+    @property
+    def paid(self) -> list[str]:
+        """The titles of the measures that trainings were paid for; none where that was `RIGHT`."""
+        names = {
+            record.get(self.name, {}).get("train", {}).get("reward", RIGHT)
+            for runs in self.records.values()
+            for record in runs.values()
+        }
+        return [self.measures[name] for name in sorted(names - {RIGHT})]
 
     @property
     def _any_table(self) -> pd.DataFrame:
@@ -167,7 +179,7 @@ def read_results(root: Path, task: str, seeds: Sequence[int]) -> TaskResults:
     made_by = f"analyse@{task}"
     path = root / analysis_path(task)
     known = load_task(task)
-    told = [*EPISODE_COLUMNS, "label", *known.measures, *known.diagnoses]
+    told = [*EPISODE_COLUMNS, "label", *known.measures, *known.groups, *known.diagnoses]
     episodes = read_table(path, told, made_by)
     if episodes.empty:
         raise broken(path, "no episodes in it", made_by)
@@ -189,6 +201,7 @@ def read_results(root: Path, task: str, seeds: Sequence[int]) -> TaskResults:
         find=known.find,
         measures={name: measure.title for name, measure in known.measures.items()},
         diagnoses=known.diagnoses,
+        groups=known.groups,
     )
 
 

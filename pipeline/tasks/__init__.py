@@ -110,6 +110,10 @@ class Layout:
         return (self.head + "".join(map(self.text, shots))).lstrip()
 
 
+RIGHT = "right"
+"""The name of a task's own reward, which accuracy counts, beside those of its measures."""
+
+
 @dataclass(frozen=True)
 class Measure:
     """A measure of what the model handed in, beside the reward, for evaluation only."""
@@ -192,12 +196,36 @@ class Task(ABC):
     measures: ClassVar[Mapping[str, Measure]] = {}
     """Further measures, by the names that the tables of episodes and metrics.json have for them."""
 
+    def reward_for(self, name: str) -> Callable[[str, Problem], float]:
+        """What training pays for: one of `measures`, or `RIGHT` for `reward`.
+
+        Raises KeyError if there is none of that name.
+        """
+        return self.reward if name == RIGHT else self.measures[name].of
+
     @abstractmethod
     def find(self, text: str, problem: Problem) -> tuple[int, int] | None:
         """Where a tool's output has the answer, (start, end) in characters; None if nowhere.
 
         For the error analysis: the problem has the fields of `RECORDED`, and no others.
         """
+
+    groups: ClassVar[Mapping[str, str]] = {}
+    """The columns of `grouped`, and what it says of a problem where one of them holds."""
+
+    def grouped(
+        self, problems: Sequence[Problem], tools: Mapping[str, Tool]
+    ) -> Mapping[str, list[bool]]:
+        """Groups of problems whose accuracy is reported beside that of all, by name.
+
+        Args:
+            problems: the fields of `RECORDED`, and no others.
+            tools: as `tools` returns them.
+
+        Returns:
+            For each of `groups` whether a problem is in it. By default there are none.
+        """
+        return {}
 
     layout: ClassVar[Layout] = Layout()
     """How episodes look under the protocol `tags`."""

@@ -21,7 +21,7 @@ from pipeline.tools.python import PythonInterpreter
 
 TOOL_NAME = "PythonInterpreter"
 SHOTS = 2
-"""How many demonstrations the prompt has."""
+"""How many demonstrations the prompt has, if a task does not say otherwise."""
 
 
 class InterpreterSettings(BaseModel):
@@ -54,6 +54,13 @@ class ProgramTask(Task):
         TOOL_NAME: "Runs a Python program. It puts out what the program prints."
     }
 
+    shot_count: ClassVar[int] = SHOTS
+    """How many demonstrations the prompt has."""
+
+    def in_order(self, problems: Sequence[Problem]) -> Sequence[Problem]:
+        """The problems to demonstrate, those of the prompt first; by default as they come."""
+        return problems
+
     @abstractmethod
     def program(self, problem: Problem) -> str | None:
         """The program that solves the problem, if it is known and may be shown."""
@@ -63,20 +70,20 @@ class ProgramTask(Task):
 
     def demonstrate(self, problems, tools, count):
         found: list[Demonstration] = []
-        for problem in problems:
+        for problem in self.in_order(problems):
             program = None if holds_tag(problem["question"]) else self.program(problem)
             printed = _printed(tools[TOOL_NAME], program) if program else ""
             if program and numeric_match(printed, problem["answer"]):
                 call = ShownCall(TOOL_NAME, program, printed)
                 found.append(Demonstration(problem["question"], [call], printed))
-            if len(found) == SHOTS + count:
+            if len(found) == self.shot_count + count:
                 break
-        if len(found) < SHOTS:
+        if len(found) < self.shot_count:
             raise PipelineError(
-                f"{self.name}: no two of the training problems can be demonstrated: there must be "
-                f"more ({self.name}.data.train), and solutions need marks like <<12/60=0.2>>"
+                f"{self.name}: {len(found)} problems can be demonstrated: the prompt has {self.shot_count}, so "
+                f"there must be more ({self.name}.data.train), and solutions need marks like <<12/60=0.2>>"
             )
-        return found[:SHOTS], found[SHOTS:]
+        return found[: self.shot_count], found[self.shot_count :]
 
     def reward(self, answer_text: str, problem: Problem) -> float:
         """1 if the result is the right number."""

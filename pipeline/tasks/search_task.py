@@ -6,9 +6,9 @@ line `A2:` it searches, and then it writes the result.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline import answers as measure
 from pipeline.errors import PipelineError
@@ -26,23 +26,32 @@ SHOTS = 2
 """How many demonstrations the prompt has, as the original's."""
 
 LONGEST_SHOWN = 800
-"""Articles of more characters are no part of demonstrations."""
+"""Paragraphs of more characters are no part of demonstrations."""
 
 
 class WikiSettings(BaseModel):
-    """BM25's parameters, how many hits of each search to record, and how many threads search."""
+    """BM25's parameters, how many hits of each search to record and to show, and how many threads search."""
 
     model_config = ConfigDict(extra="forbid")
     k1: float = Field(ge=0)
     b: float = Field(ge=0, le=1)
     hits: int = Field(ge=1)
+    shown: int = Field(ge=1)
     threads: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _shown_are_recorded(self) -> Self:
+        if self.shown > self.hits:
+            raise ValueError(
+                f"shown must be at most hits, which is {self.hits}; it is {self.shown}"
+            )
+        return self
 
 
 _NAMES = re.compile(r"[A-Z][\w.'’-]*(?: (?:(?:of|the|de|and) )*[A-Z0-9][\w.'’-]*)*")
 
 
-def _of_result(title: str, compare: Callable[[str, Sequence[str]], float]) -> Measure:
+def of_result(title: str, compare: Callable[[str, Sequence[str]], float]) -> Measure:
     """A measure of the result that is handed in, against the aliases."""
     return Measure(title, lambda text, problem: compare(handed_in(text), problem["aliases"]))
 
@@ -82,7 +91,7 @@ class SearchTask(Task):
         searcher = open_index(
             resources["index"], k1=settings.k1, b=settings.b, threads=settings.threads
         )
-        return {TOOL_NAME: Wiki(searcher, settings.hits)}
+        return {TOOL_NAME: Wiki(searcher, settings.hits, settings.shown)}
 
     def demonstrate(self, problems, tools, count):
         shown = [
@@ -112,9 +121,9 @@ class SearchTask(Task):
         return measure.names(handed_in(answer_text), problem["aliases"], question)
 
     measures: ClassVar[Mapping[str, Measure]] = {
-        "first_20_words": _of_result("answer in the first 20 words", measure.contains_early),
-        "exact_match": _of_result("exact match", measure.exact_match),
-        "f1": _of_result("F1", measure.f1),
+        "first_20_words": of_result("answer in the first 20 words", measure.contains_early),
+        "exact_match": of_result("exact match", measure.exact_match),
+        "f1": of_result("F1", measure.f1),
     }
 
     def find(self, text: str, problem: Problem) -> tuple[int, int] | None:
@@ -128,7 +137,7 @@ class SearchTask(Task):
             Search(last_search(row["calls"]), row["question"], tuple(row["aliases"]))
             for row in rows
         ]
-        return diagnose(wiki.searcher, searches)
+        return diagnose(wiki.searcher, searches, wiki.shown)
 
 
 # --- demonstrations --------------------------------------------------------------------------------
@@ -155,7 +164,8 @@ def _first_answered(problem: Problem, wiki: Tool) -> list[tuple[str, str, str]]:
             response = str(wiki(query))
         except ToolError:  # the question may be too long to search for
             continue
-        if len(response) <= LONGEST_SHOWN and not holds_tag(response):
+        longest = max(map(len, response.splitlines()), default=0)
+        if longest <= LONGEST_SHOWN and not holds_tag(response):
             for answer in problem["aliases"]:
                 if measure.contains(response, [answer]):
                     return [(query, response, answer)]

@@ -4,23 +4,40 @@ The questions come from the data set on the hub, or from files. What is searched
 fits them, the built-in encyclopaedia does not.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
+from pipeline import answers as measure
 from pipeline.answers import normalize
 from pipeline.errors import PipelineError
 from pipeline.sources import DataSet, HubSplits, draw, hub_rows, no_good, read_rows
-from pipeline.tasks import Problem
-from pipeline.tasks.search_task import SearchTask
+from pipeline.tasks import Measure, Problem
+from pipeline.tasks.search_task import TOOL_NAME, SearchTask, of_result
+from pipeline.tools.wiki.diagnosis import question_finds
 
 
 class TriviaQA(SearchTask):
     """See the module's text. Files have rows of {id, question, answers}."""
 
     Data = DataSet
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "contains": of_result("answer contained", measure.contains),
+        **SearchTask.measures,
+    }
+    groups: ClassVar[Mapping[str, str]] = {
+        "answerable": "the question itself, as query, shows an answer"
+    }
 
     def problems(self, data: DataSet) -> dict[str, list[Problem]]:
         """Raises PipelineError where the questions cannot be had, or a row is bad."""
-        return draw(data, _from_file, _from_hub)
+        return draw(data, "triviaqa.data", _from_file, _from_hub)
+
+    def grouped(self, problems, tools):
+        wiki: Any = tools[TOOL_NAME]
+        questions = [problem["question"] for problem in problems]
+        aliases = [problem["aliases"] for problem in problems]
+        return {"answerable": question_finds(wiki.searcher, questions, aliases, wiki.shown)}
 
 
 def _from_file(path: Path) -> list[Problem]:

@@ -47,6 +47,7 @@ class ToolResponse:
 
     text: str
     details: Mapping[str, Any] = field(default_factory=dict)  # JSON-able; for the error analysis
+    parts: Sequence[str] = ()  # the text's lines, where each is to be cut alike if it is too long
 
     def __str__(self) -> str:
         return self.text

@@ -20,6 +20,7 @@ class TrainSettings(BaseModel):
     lr_schedule: Literal["constant", "linear"]
     warmup_steps: int = Field(ge=0)
     keep: Literal["best", "last"]
+    reward: str = "right"  # what is paid for: the task's own reward, or one of its measures
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Self:

@@ -65,6 +65,24 @@ def run(tokenizer):
 CALL = "<request><Calc>ab<call>"
 
 
+def test_the_parts_of_an_output_that_is_too_long_are_cut_alike(run, tokenizer):
+    parts = ["a b " * 40, "short", "c d " * 40]
+    tools = {"Calc": lambda _: ToolResponse("\n".join(parts), parts=parts)}
+    limit = len(tokenizer(parts[0]).input_ids)
+    (history,), _ = run([[CALL], ["<submit>"]], tools=tools, max_tool_response=limit)
+    first, second, third = history.segments[2].text.removesuffix("<response>").split("\n")
+    assert first.startswith("a b a b")
+    assert first.endswith("...")
+    assert second == "short"
+    assert len(third) == len(first)
+    assert len(history.segments[2].tokens) <= limit + len(tokenizer("<response>").input_ids)
+    assert history.calls[0].cut
+    assert history.calls[0].output == "\n".join(parts)
+    (whole,), _ = run([[CALL], ["<submit>"]], tools=tools, max_tool_response=9 * limit)
+    assert whole.segments[2].text == "\n".join(parts) + "<response>"
+    assert not whole.calls[0].cut
+
+
 def test_a_call_its_answer_and_a_submit(run, tokenizer):
     (history,), _ = run([[CALL], ["right<submit>"]])
     assert history.text == f"PROMPT?{CALL}AB<response>right<submit>"

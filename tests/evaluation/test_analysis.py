@@ -25,6 +25,7 @@ class FakeSearcher:
 
 class FakeWiki:
     searcher = FakeSearcher()
+    shown = 1
 
 
 def episode(number, query, answer, found, reward=0.0):
@@ -80,7 +81,7 @@ def test_a_task_without_a_diagnosis_has_no_such_columns(table):
 
 
 def test_a_task_that_diagnoses_always_has_its_columns(table):
-    analysed = analyse(table[:2], load_task("triviaqa"), {"Wiki": FakeWiki()})
+    analysed = analyse(table[:2], load_task("trivia"), {"Wiki": FakeWiki()})
     assert set(analysed.columns) - set(table.columns) == {"label", *DIAGNOSES}
     assert analysed[list(DIAGNOSES)].isna().all(axis=None)
 
@@ -92,3 +93,9 @@ def test_a_task_gets_the_problem_and_nothing_else_of_an_episode(table):
             return None
 
     analyse(table, Asks(), {"Wiki": lambda program: "8"})
+
+
+def test_triviaqas_episodes_say_whether_a_search_for_the_question_could_answer(table):
+    analysed = analyse(table, load_task("triviaqa"), {"Wiki": FakeWiki()})
+    assert analysed["answerable"].tolist() == [True, True, False, False]
+    assert "answerable" not in analyse(table, load_task("trivia"), {"Wiki": FakeWiki()})

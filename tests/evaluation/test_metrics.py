@@ -57,3 +57,22 @@ def test_modes_and_subsets_are_kept_apart():
         "unseen sampled": (1.0, 1, 0.7),
         "unseen greedy": (0.0, 1, 1.0),
     }
+
+
+def test_a_group_has_rows_of_its_own_beside_those_of_all():
+    table = pd.DataFrame(
+        {
+            "mode": ["sampled"] * 4 + ["greedy"] * 2,
+            "subset": [""] * 6,
+            "reward": [1, 0, 0, 0, 1, 0],
+            "answerable": [True, True, False, False, True, False],
+            "odd": [False] * 6,
+        }
+    )
+    found = accuracies([table], [], ["answerable", "odd"])
+    assert {row: (r["accuracy"], r["n"]) for row, r in found.items()} == {
+        "sampled": (0.25, 4),
+        "greedy": (0.5, 2),
+        "answerable sampled": (0.5, 2),
+        "answerable greedy": (1.0, 1),
+    }

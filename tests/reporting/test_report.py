@@ -172,6 +172,34 @@ def test_a_subset_of_the_test_has_rows_of_its_own(results):
     assert page.count("<th>unseen ") == 2
 
 
+def test_a_group_is_compared_and_explained(results):
+    columns = {
+        column: {seed: t.assign(easy=t["id"].isin(["0", "1"])) for seed, t in tables.items()}
+        for column, tables in results.columns.items()
+    }
+    grouped = replace(results, columns=columns, groups={"easy": "a child knows"})
+    rows = dict(grouped.compared_rows())
+    assert list(rows) == ["sampled", "greedy", "easy sampled", "easy greedy"]
+    easy = rows["easy sampled"]
+    assert (easy.only_first, easy.only_second) == (1, 2)  # of two problems and two seeds
+    page = page_of(grouped)
+    assert page.count("<th>easy ") == 2
+    assert "“easy” are the problems of which this holds: a child knows." in page
+
+
+def test_the_page_says_what_training_was_paid_for(results):
+    assert "Training paid for" not in page_of(results)
+    record = {"arithmetic": {"train": {"reward": "f1"}}}
+    columns = {
+        column: {seed: t.assign(f1=0.5) for seed, t in tables.items()}
+        for column, tables in results.columns.items()
+    }
+    paid = replace(
+        results, columns=columns, records={"rl": {1: record, 2: record}}, measures={"f1": "the F1"}
+    )
+    assert "not for right answers: the F1." in page_of(paid)
+
+
 def test_without_a_warm_start_there_are_two_columns(results):
     assert list(results.metrics()) == ["base", "rl"]
     assert "f1" not in results.metrics()["base"]["sampled"]

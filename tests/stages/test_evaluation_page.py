@@ -11,7 +11,7 @@ from pipeline.workspace import EPISODE_COLUMNS
 from tests.project_copy import ROOT
 
 PAGE = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
-BY_TASK = "and the task's measures and diagnoses"
+BY_TASK = "and the task's measures, groups and diagnoses"
 """What stands in the page for the columns that differ from task to task."""
 
 
@@ -35,7 +35,7 @@ def test_the_page_has_every_column_that_evaluation_and_analysis_write(project, c
     evaluated = pd.read_parquet("data/episodes/arithmetic/base.parquet")
     analysed = pd.read_parquet("data/analysis/arithmetic.parquet")
     task = load_task("arithmetic")
-    by_task = {*task.measures, *task.diagnoses}
+    by_task = {*task.measures, *task.groups, *task.diagnoses}
     assert len(set(columns)) == len(columns)
     assert set(columns) == set(analysed.columns) - by_task
     assert set(columns) - {"label"} == set(evaluated.columns) - by_task == set(EPISODE_COLUMNS)
@@ -45,7 +45,9 @@ def test_the_columns_that_differ_from_task_to_task_are_told_of(columns):
     (row,) = (cell for cell in first_cells("The table of episodes") if BY_TASK in cell)
     assert "`label`" in row
     tasks = [load_task(name) for name in task_names()]
-    assert not {name for task in tasks for name in (*task.measures, *task.diagnoses)} & set(columns)
+    assert not {
+        name for task in tasks for name in (*task.measures, *task.groups, *task.diagnoses)
+    } & set(columns)
 
 
 def test_the_page_has_every_diagnosis_of_a_bad_search():

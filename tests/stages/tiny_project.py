@@ -53,6 +53,7 @@ CHANGES = {
     "arithmetic.train.warmup_steps": 0,
     "arithmetic.train.episodes_per_step": 4,
     "triviaqa.data.source": "path",
+    "triviaqa.data.test": 4,
     "triviaqa.warm_start.demonstrations": 3,
 }
 

@@ -35,7 +35,9 @@ def test_reward(text, reward):
 def test_a_question_that_holds_a_tag_is_not_demonstrated():
     problems = [
         {"id": q, "question": q, "answer": "3", "solution": "1+2=<<1+2=3>>3\n"}
-        for q in ("one?", "two<submit>?", "three?")
+        for q in ("one?", "two<submit>?", "three?", "four?", "five?")
     ]
-    shots, _ = TASK.demonstrate(problems, {"PythonInterpreter": lambda program: "3"}, 0)
-    assert [shot.question for shot in shots] == ["one?", "three?"]
+    printed = {True: "8", False: "3"}
+    tools = {"PythonInterpreter": lambda program: printed["bagels" in program]}
+    shots, _ = TASK.demonstrate(problems, tools, 0)
+    assert [s.question for s in shots[1:]] == ["one?", "three?", "four?"]

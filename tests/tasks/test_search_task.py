@@ -145,9 +145,10 @@ def test_measures():
     def measured(text):
         return {name: m.of(text, {"aliases": ["Tirana"]}) for name, m in TASK.measures.items()}
 
-    right = {"first_20_words": 1, "exact_match": 1, "f1": 1}
+    right = {"contains": 1, "first_20_words": 1, "exact_match": 1, "f1": 1}
     assert measured("Result=Tirana<submit>") == right
     long = measured("Result=" + "word " * 20 + "Tirana<submit>")
+    assert long["contains"] == 1
     assert long["first_20_words"] == long["exact_match"] == 0
     assert long["f1"] == pytest.approx(2 / 22)
 

@@ -1,5 +1,7 @@
 import gzip
 import json
+from fractions import Fraction
+from pathlib import Path
 
 import datasets
 import pytest
@@ -9,11 +11,12 @@ from pipeline.params import load_params
 from pipeline.tasks import load_task
 
 TASK = load_task("triviaqa")
+CASES = json.loads(Path(__file__).with_name("triviaqa_cases.json").read_text(encoding="utf-8"))
 
 
 def data(**options):
     committed = load_params().task("triviaqa").data.model_dump()
-    return TASK.Data(**(committed | options))
+    return TASK.Data(**(committed | {"test": 1} | options))
 
 
 def test_questions_from_files(tmp_path):
@@ -23,7 +26,7 @@ def test_questions_from_files(tmp_path):
     path = tmp_path / "q.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     files = {"train": path, "test": path}
-    problems = TASK.problems(data(source="path", path=files, train=4, test=100))
+    problems = TASK.problems(data(source="path", path=files, train=4, test=9))
     assert len(problems["train"]) == 4
     assert sorted(p["id"] for p in problems["test"]) == [str(i) for i in range(9)]
     problem = problems["train"][0]
@@ -116,3 +119,21 @@ def test_a_hub_that_cannot_be_reached_is_named(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(PipelineError, match=r"triviaqa\.data\.hub: .*trivia_qa: no route to host"):
         TASK.problems(data(source="hub"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["why"] for case in CASES])
+def test_exact_match_and_f1_are_those_of_triviaqas_own_script(case):
+    """Worked out by hand from the script's rules: lower case, _ and punctuation to spaces, no articles."""
+    problem = {"aliases": case["aliases"]}
+    text = f"Result={case['text']}<submit>"
+    for name in ("exact_match", "f1"):
+        assert TASK.measures[name].of(text, problem) == pytest.approx(float(Fraction(case[name])))
+
+
+def test_what_contains_an_answer_somewhere_is_a_measure_and_may_be_what_training_pays_for():
+    problem = {"question": "Q", "aliases": ["Tirana"]}
+    text = "Result=" + "word " * 30 + "Tirana<submit>"
+    assert TASK.reward(text, problem) == TASK.reward_for("right")(text, problem) == 0
+    assert TASK.reward_for("contains")(text, problem) == 1
+    assert TASK.reward_for("exact_match")(text, problem) == 0
+    assert TASK.reward_for("f1")(text, problem) == pytest.approx(2 / 32)

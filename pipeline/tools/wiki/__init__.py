@@ -1,4 +1,4 @@
-"""A search in an encyclopaedia: the first paragraph of the article that fits the query best."""
+"""A search in an encyclopaedia: the first paragraphs of the articles that fit the query best."""
 
 from collections.abc import Sequence
 
@@ -12,22 +12,24 @@ NOTHING = "No article was found."
 
 
 class Wiki(BatchTool):
-    """Answers with the first paragraph of the best hit. Records the hits' ids and scores.
+    """Answers with the first paragraphs of the best hits, a line each. Records the hits' ids and scores.
 
     Args:
         searcher: of documents whose contents are a title line and then paragraphs.
         hits: how many of the best to record.
+        shown: how many of them to answer with, at most `hits`.
     """
 
-    def __init__(self, searcher: Searcher, hits: int = 1) -> None:
+    def __init__(self, searcher: Searcher, hits: int = 1, shown: int = 1) -> None:
         self.searcher = searcher
         self.hits = hits
+        self.shown = shown
 
     def batch(self, arguments: Sequence[str]) -> list[ToolResponse | ToolError]:
         wrong = {query: _objection(query) for query in arguments}
         queries = [query for query, objection in wrong.items() if objection is None]
         found = dict(zip(queries, self.searcher.search(queries, self.hits), strict=True))
-        return [wrong[query] or _response(found[query]) for query in arguments]
+        return [wrong[query] or _response(found[query], self.shown) for query in arguments]
 
 
 def _objection(query: str) -> ToolError | None:
@@ -38,10 +40,12 @@ def _objection(query: str) -> ToolError | None:
     return None
 
 
-def _response(hits: list[Hit]) -> ToolResponse:
+def _response(hits: list[Hit], shown: int) -> ToolResponse:
+    paragraphs = [first_paragraph(hit.contents) for hit in hits[:shown]]
     return ToolResponse(
-        first_paragraph(hits[0].contents) if hits else NOTHING,
+        "\n".join(paragraphs) if hits else NOTHING,
         {"hits": [{"id": hit.id, "score": round(hit.score, 4)} for hit in hits]},
+        paragraphs if len(paragraphs) > 1 else (),
     )
 
 

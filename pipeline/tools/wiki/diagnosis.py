@@ -43,16 +43,18 @@ def last_search(calls: Sequence[Mapping[str, Any]]) -> str:
     return [call["argument"] for call in calls if not call["error_kind"]][-1]
 
 
-def diagnose(searcher: Searcher, searches: Sequence[Search]) -> dict[str, list[Any]]:
+def diagnose(
+    searcher: Searcher, searches: Sequence[Search], shown: int = 1
+) -> dict[str, list[Any]]:
     """The columns of `DIAGNOSES`, with a value for each search.
 
-    A few queries for each, all asked of the index at once.
+    A few queries for each, all asked of the index at once. The tool shows so many hits of each.
     """
     queries = [search.query for search in searches]
     questions = [search.question[:MAX_CHARACTERS] for search in searches]
     aliases = sorted({a[:MAX_CHARACTERS] for search in searches for a in search.aliases})
     by_query = dict(zip(queries, searcher.search(queries, DEPTH), strict=True))
-    by_question = dict(zip(questions, searcher.search(questions, 1), strict=True))
+    by_question = dict(zip(questions, searcher.search(questions, shown), strict=True))
     by_alias = dict(zip(aliases, searcher.search(aliases, CORPUS_DEPTH), strict=True))
     columns: dict[str, list[Any]] = {name: [] for name in DIAGNOSES}
     for search in searches:
@@ -62,13 +64,24 @@ def diagnose(searcher: Searcher, searches: Sequence[Search]) -> dict[str, list[A
         # An answer of stop words ("Be", "No") has no hits, though documents have it.
         for_aliases = (by_alias[alias[:MAX_CHARACTERS]] for alias in search.aliases)
         read = itertools.chain(best, hits, *for_aliases)
-        columns["question_finds"].append(bool(best) and _shows(best[0], search.aliases))
+        columns["question_finds"].append(any(_shows(hit, search.aliases) for hit in best))
         columns["in_article"].append(
-            bool(hits) and bool(contains(hits[0].contents, search.aliases))
+            any(contains(hit.contents, search.aliases) for hit in hits[:shown])
         )
         columns["rank"].append(ranks[0] if ranks else None)
         columns["in_corpus"].append(any(contains(hit.contents, search.aliases) for hit in read))
     return columns
+
+
+def question_finds(
+    searcher: Searcher, questions: Sequence[str], aliases: Sequence[Sequence[str]], shown: int
+) -> list[bool]:
+    """For each question whether the tool, asked the question itself, shows one of its aliases."""
+    queries = [question[:MAX_CHARACTERS] for question in questions]
+    found = searcher.search(queries, shown)
+    return [
+        any(_shows(hit, right) for hit in hits) for hits, right in zip(found, aliases, strict=True)
+    ]
 
 
 def _shows(hit: Hit, aliases: Sequence[str]) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.params import load_params
 from pipeline.sources import FileSplits
+from pipeline.tasks.gsm8k import OLIVIA
 from pipeline.tasks.gsm8k import TASK as GSM8K
 
 TASK = GSM8K()
@@ -19,7 +20,7 @@ def data(**options):
 
 
 def _from(path):
-    return data(source="path", path=FileSplits(train=path, test=path))
+    return data(source="path", path=FileSplits(train=path, test=path), test=1)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,9 @@ def test_a_bad_line_is_named(tmp_path, line, complaint):
 def test_without_marks_there_is_nothing_to_demonstrate(tmp_path, tools):
     path = tmp_path / "g.jsonl"
     path.write_text('{"question": "q", "answer": "#### 1"}\n' * 3)
-    with pytest.raises(PipelineError, match=r"marks like <<12/60=0\.2>>"):
+    with pytest.raises(
+        PipelineError, match=r"1 problems can .*: the prompt has 4, .*marks like <<12/60=0\.2>>"
+    ):
         TASK.demonstrate(TASK.problems(_from(path))["train"], tools, 10)
 
 
@@ -87,10 +90,46 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")
 def test_the_real_gsm8k(tools):
     files = {"train": SHARED / "train.jsonl", "test": SHARED / "test.jsonl"}
-    problems = TASK.problems(data(source="path", path=FileSplits(**files), train=1024))
+    problems = TASK.problems(data(source="path", path=FileSplits(**files), train=1024, test=660))
     assert (len(problems["train"]), len(problems["test"])) == (1024, 660)
     shots, demonstrations = TASK.demonstrate(problems["train"], tools, 96)
-    assert (len(shots), len(demonstrations)) == (2, 96)
+    assert (len(shots), len(demonstrations)) == (TASK.shot_count, 96) == (4, 96)
+
+
+def test_the_prompt_begins_with_olivia_and_goes_on_with_short_and_various_programs(tools):
+    def problem(question, solution, answer):
+        return {"id": question, "question": question, "answer": answer, "solution": solution}
+
+    short = problem("12 in 60?", "12/60 = <<12/60=0.2>>0.2 red pears", "0.2")
+    two = problem(
+        "Of 8 bags 4 hold 2 pears?",
+        "8-4=<<8-4=4>>4 full bags. 4+2=<<4+2=6>>6 red pears.",
+        "6",
+    )
+    two_of_the_same = problem(
+        "Of 9 bags 3 hold 3?", "9*3=<<9*3=27>>27 full bags. 27-3=<<27-3=24>>24 red pears.", "24"
+    )
+    three = problem(
+        "8 bags, 4, 2, 3?",
+        "8/4=<<8/4=2>>2 full bags. 2*3=<<2*3=6>>6 red pears. 6*8=<<6*8=48>>48 red figs.",
+        "48",
+    )
+    four = problem(
+        "8 bags, 4, 3, 5?",
+        "8/4=<<8/4=2>>2 full bags. 2*3=<<2*3=6>>6 red pears. 6*8=<<6*8=48>>48 red figs."
+        " 48+5=<<48+5=53>>53 red cows.",
+        "53",
+    )
+    nameless = problem("3 and 4 and 5?", "<<3*4=12>>12 <<12/5=2.4>>2.4", "2.4")
+    head = problem("6 pears?", "8+4=<<8+4=12>>12 full bags. 12/3=<<12/3=4>>4 red pears.", "4")
+    problems = [nameless, head, short, two_of_the_same, two, three, four]
+    shots, rest = TASK.demonstrate(problems, tools, 9)
+    questions = [shot.question for shot in shots]
+    assert questions == [OLIVIA["question"], *(p["question"] for p in (two, three, four))]
+    assert len(rest) == 4  # the others, none of them twice
+    prompt = TASK.layout.prompt(shots)
+    assert "\n    money_left = money_initial - money_spent\n" in prompt
+    assert "<call>8<response>\nResult = 8 <submit>" in prompt
 
 
 def test_problems_from_the_hub(monkeypatch):
@@ -101,7 +140,7 @@ def test_problems_from_the_hub(monkeypatch):
         return datasets.Dataset.from_list([{"question": "q", "answer": "<<1+1=2>>\n#### 2"}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    problems = TASK.problems(data(source="hub"))
+    problems = TASK.problems(data(source="hub", test=1))
     revision = "740312add88f781978c0658806c59bc2815b9866"
     assert asked == [("openai/gsm8k", "main", split, revision) for split in ("train", "test")]
     assert problems["test"][0]["answer"] == "2"
@@ -115,4 +154,4 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
     with pytest.raises(
         PipelineError, match=r"gsm8k\.data\.hub: cannot load openai/gsm8k: no route"
     ):
-        TASK.problems(data(source="hub"))
+        TASK.problems(data(source="hub", test=1))

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.tools.wiki.corpus import write_documents
-from pipeline.tools.wiki.diagnosis import DIAGNOSES, Search, diagnose, last_search
+from pipeline.tools.wiki.diagnosis import DIAGNOSES, Search, diagnose, last_search, question_finds
 from pipeline.tools.wiki.index import build_index
 from pipeline.tools.wiki.process import Searcher
 
@@ -37,6 +37,13 @@ def test_where_the_answers_of_bad_searches_were(searcher):
         "rank": [2, None, None, 1],
         "in_corpus": [True, True, False, True],
     }
+
+
+def test_hits_that_are_shown_besides_the_best_count(searcher):
+    search = Search("Bruce Willis voice", "Whose voice is Bruce Willis?", ["Walter"])
+    for shown, finds in ((1, [False]), (2, [True])):
+        assert diagnose(searcher, [search], shown)["question_finds"] == finds
+        assert question_finds(searcher, [search.question], [["Walter"]], shown) == finds
 
 
 def test_no_searches(searcher):

@@ -31,6 +31,13 @@ def test_it_answers_with_the_best_hits_first_paragraph_and_records_all(searcher)
     assert response.details == {"hits": [{"id": "t", "score": 7.1235}, {"id": "d", "score": 1.0}]}
 
 
+def test_it_shows_as_many_hits_as_asked_for_a_line_each(searcher):
+    response = Wiki(searcher, hits=2, shown=2)("Tirana")
+    assert response.text == "The capital.\nA port."
+    assert response.parts == ["The capital.", "A port."]
+    assert Wiki(searcher, hits=2)("Tirana").parts == ()  # a text alone is cut at its end
+
+
 def test_the_calls_of_a_turn_are_one_search(searcher):
     wiki = Wiki(searcher, hits=3)
     answers = wiki.batch(["Tirana", " ", "Atlantis", "x" * (MAX_CHARACTERS + 1), "Tirana"])
