@@ -87,6 +87,9 @@ class TextEnvironment:
         PipelineError: if the tokenizer cannot spell the tags.
     """
 
+    episode_type = TextHistory
+    """What an episode is kept in."""
+
     def __init__(
         self,
         sampler: Sampler,
@@ -140,7 +143,7 @@ class TextEnvironment:
         # Tokens beyond the model's positions are left out: nothing is written after them, and what has
         # none cannot be scored.
         episodes = [
-            TextHistory(
+            self.episode_type(
                 self.prompt + well_formed(query),
                 [*prompt_tokens, *self.codec.data(query)][: self.max_positions],
             )
@@ -163,10 +166,14 @@ class TextEnvironment:
                 episode.complete(EndReason.MAX_TURNS)
         if outage := worst_tool(episodes):
             warnings.warn(outage, RuntimeWarning, stacklevel=2)
+        self._reward(episodes, **reward_kwargs)
+        return episodes
+
+    def _reward(self, episodes: Sequence[TextHistory], **reward_kwargs: Any) -> None:
+        """Gives each episode its reward."""
         rewards = self.reward_fn([episode.answer_text for episode in episodes], **reward_kwargs)
         for episode, reward in zip(episodes, self._numbers(rewards, len(episodes))):
             episode.reward = reward
-        return episodes
 
     def _numbers(self, rewards: Any, count: int) -> list[float]:
         """What the reward function returned, as numbers. Raises TypeError if that is something else."""
