@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, is_wandb_available
+from accelerate.utils import ProjectConfiguration
 from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.algorithms.ppo import KLController
@@ -410,12 +410,6 @@ class PPOTrainer:
 
 def _accelerator(config: PPOConfig) -> Accelerator:
     """Raises PipelineError for what the trainer cannot do with it."""
-    if config.log_with == "wandb" and not is_wandb_available():
-        warnings.warn(
-            "log_with='wandb': wandb is not installed, so nothing is logged",
-            UserWarning,
-            stacklevel=3,
-        )
     accelerator = Accelerator(
         **{
             "log_with": config.log_with,
