@@ -76,6 +76,9 @@ class TextEnvironment:
         PipelineError: if the tokenizer cannot spell the tags.
     """
 
+    episode_type = TextHistory
+    """What an episode is kept in."""
+
     def __init__(
         self,
         sampler: Sampler,
@@ -125,7 +128,7 @@ class TextEnvironment:
             The episodes, ended and with their rewards.
         """
         openings = [self._opening(query) for query in queries]
-        episodes = [TextHistory(opening.text, opening.tokens) for opening in openings]
+        episodes = [self.episode_type(opening.text, opening.tokens) for opening in openings]
         places = [
             Place(seed, step, number)
             for number in (range(len(queries)) if numbers is None else numbers)
@@ -143,10 +146,14 @@ class TextEnvironment:
                 episode.complete(EndReason.MAX_TURNS)
         if outage := worst_tool(episodes):
             warnings.warn(outage, RuntimeWarning, stacklevel=2)
+        self._reward(episodes, **reward_kwargs)
+        return episodes
+
+    def _reward(self, episodes: Sequence[TextHistory], **reward_kwargs: Any) -> None:
+        """Gives each episode its reward."""
         rewards = self.reward_fn([episode.answer_text for episode in episodes], **reward_kwargs)
         for episode, reward in zip(episodes, self._numbers(rewards, len(episodes))):
             episode.reward = reward
-        return episodes
 
     def _opening(self, query: str) -> Segment:
         """The prompt and the question, as much of them as the model has positions for.

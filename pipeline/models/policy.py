@@ -117,7 +117,7 @@ def load_value_head(policy: CausalLMWithValueHead, folder: Path) -> None:
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Writes a causal language model, or a policy with its value head, and the tokenizer.
+    """Writes a causal language model, or a policy with its value head, and the tokenizer, if there is one.
 
     Of one with an adapter only the adapter is written, and the name of the folder that it was attached to.
     """
@@ -130,7 +130,8 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
                 config.target_modules = sorted(config.target_modules)
         pretrained.config.save_pretrained(folder)
     pretrained.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
     if isinstance(model, CausalLMWithValueHead):
         torch.save(model.v_head.state_dict(), folder / VALUE_HEAD_FILE)
 

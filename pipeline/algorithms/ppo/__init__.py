@@ -48,16 +48,22 @@ class PPO(Algorithm):
         self.kl_controller = KLController(config)
         self.entropy_gradient = config.entropy_coef > 0
 
+    def rewards(self, batch: ScoredBatch) -> torch.Tensor:
+        """Each token's reward, (B, T): the KL penalty, and the task's reward on an episode's last."""
+        from pipeline.algorithms.ppo.advantages import token_rewards
+
+        return token_rewards(batch.rewards, batch.kl, batch.mask, self.kl_controller.value)
+
     def credit(self, batch: ScoredBatch) -> Credit:
         """Rewards less the KL penalty, spread over the tokens by GAE."""
-        from pipeline.algorithms.ppo.advantages import gae, gae_walk, token_rewards
+        from pipeline.algorithms.ppo.advantages import gae, gae_walk
         from pipeline.training.loss import masked_mean, masked_var, whiten
 
         config, mask = self.config, batch.mask
         values, end_values = batch.values, batch.end_values
         if config.baseline == "none":
             values, end_values = values.new_zeros(values.shape), end_values.new_zeros(len(values))
-        rewards = token_rewards(batch.rewards, batch.kl, mask, self.kl_controller.value)
+        rewards = self.rewards(batch)
         if config.gae == "walk":
             advantages, returns = gae_walk(rewards, values, mask, config.gamma, config.lam)
         else:
