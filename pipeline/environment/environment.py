@@ -352,7 +352,6 @@ class TaskEnvironment(TextEnvironment):
     def _rewards(self, answers: Sequence[str], problems: Sequence[Problem]) -> list[float]:
         return [self.reward(a, p) for a, p in zip(answers, problems, strict=True)]
 
-
     @property
     def _reward_name(self) -> str:
         return f"the reward of the task {self.task.name}"
