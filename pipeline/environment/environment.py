@@ -96,7 +96,9 @@ class TextEnvironment:
         if not 0 < tool_timeout < math.inf:
             raise ValueError(f"tool_timeout {tool_timeout}: it must be a number of seconds above 0")
         self.sampler = sampler
+        self.prompt = prompt
         self.protocol = protocol or Tags(tokenizer, prompt)
+        self.codec = self.protocol.codec
         self.tools = dict(tools) if isinstance(tools, Mapping) else _named(tools)
         for name, tool in self.tools.items():
             _check(name, tool, self.protocol)
@@ -164,7 +166,7 @@ class TextEnvironment:
         tokens = opening.tokens[: self.max_positions]
         if len(tokens) == len(opening.tokens):
             return opening
-        return Segment(self.protocol.codec.decode(tokens), tokens, "prompt")
+        return Segment(self.codec.decode(tokens), tokens, "prompt")
 
     def _numbers(self, rewards: Any, count: int) -> list[float]:
         """What the reward function returned, as numbers. Raises TypeError if that is something else."""
@@ -201,7 +203,8 @@ class TextEnvironment:
             )
             turn = self.protocol.turn(continuation.text)
             if turn is Turn.ANSWER:
-                history.complete(EndReason.SUBMITTED, self.protocol.answer(continuation.text))
+                history.answer = self.protocol.answer(continuation.text)
+                history.complete(EndReason.SUBMITTED)
             elif turn is Turn.CALL:
                 continue
             elif continuation.stop_reason == StopReason.END_OF_TEXT:
@@ -254,8 +257,7 @@ class TextEnvironment:
 
     def _response(self, said: str, answer: Answer) -> tuple[list[Segment], bool]:
         """What follows a turn with a call, and whether the answer had to be cut."""
-        codec = self.protocol.codec
-        tokens = codec.data(answer.text)
+        tokens = self.codec.data(answer.text)
         if len(tokens) <= self.max_tool_response and not answer.cut:
             return self.protocol.response(said, answer.text), False
         if answer.parts:
@@ -265,11 +267,11 @@ class TextEnvironment:
             if len(codec.data(text)) <= self.max_tool_response:
                 return self.protocol.response(said, text), True
         tokens = tokens[: self.max_tool_response]
-        text = codec.decode(tokens)
+        text = self.codec.decode(tokens)
         # The last tokens may be the first bytes of a character.
         while text.endswith("\ufffd") and not answer.text.startswith(text):
             tokens = tokens[:-1]
-            text = codec.decode(tokens)
+            text = self.codec.decode(tokens)
         return self.protocol.response(said, text, tokens), True
 
     @property
