@@ -72,6 +72,9 @@ def test_every_ppo_knob_is_in_the_file():
             "f2",
             r"triviaqa\.train\.reward: no such measure 'f2'; there is right, contains, .*f1",
         ),
+        ("model.lora", {"r": 8}, r"model\.lora\.alpha: field required"),
+        ("model.lora", {"r": 8, "alfa": 8}, r"model\.lora\.alfa: .* did you mean alpha\?"),
+        ("model.lora", {"r": 8, "alpha": 8, "dropout": 0.1}, r"model\.lora\.dropout: .*got 0\.1"),
         ("model.source", "web", r"model\.source: .*'pypi', 'hub' or 'path'"),
     ],
 )
