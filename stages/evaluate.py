@@ -9,6 +9,8 @@ from tqdm import tqdm
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.evaluation.evaluate import MODES, evaluate
 from pipeline.files import require, sha256, sha256_of
+from pipeline.lifetime import is_main
+from pipeline.models import processes
 from pipeline.params import Params, load_params
 from pipeline.tasks import load_task
 from pipeline.workspace import (
@@ -22,7 +24,7 @@ from pipeline.workspace import (
     seed_of,
     setup_files,
 )
-from stages.common import outputs, run_stage, snapshot_of
+from stages.common import outputs, run_launched, snapshot_of
 
 
 def main(name: str, checkpoint: str) -> None:
@@ -31,13 +33,16 @@ def main(name: str, checkpoint: str) -> None:
     model = require(checkpoint_path(name, checkpoint), checkpoint_stage(name, checkpoint))
     empty = checkpoint == "sft" and not (model / WEIGHTS_FILE).exists()
     params = load_params()
+    if not empty:
+        processes.join(params.machine.resolve_device() == "cpu")
     with outputs(
         episodes_path(name, checkpoint),
         inputs=lambda: {} if empty else inputs(load_params(), name, model, checkpoint),
     ) as (beside,):
         run = f"{name}-{checkpoint}"
         table = pd.DataFrame() if empty else roll_out(params, name, model, checkpoint, run)
-        table.to_parquet(beside, index=False)
+        if is_main():
+            table.to_parquet(beside, index=False)
 
 
 def inputs(params: Params, name: str, model: Path, checkpoint: str) -> dict[str, Any]:
@@ -47,7 +52,7 @@ def inputs(params: Params, name: str, model: Path, checkpoint: str) -> dict[str,
         "checkpoint": checkpoint,
         "evaluation": params.evaluation.model_dump(mode="json"),
         name: section.model_dump(mode="json", include={"environment", "tools"}),
-        "machine": params.machine.describe(),
+        "machine": {**params.machine.describe(), "processes": processes.count()},
         "sha256": sha256_of(
             require(problems_path(name, "test"), f"prepare@{name}"),
             *setup_files(name),
@@ -73,6 +78,7 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str, run: str) 
     settings = params.evaluation.model_copy(update={"seed": params.evaluation.seed + (seed or 0)})
     task = load_task(name)
     problems = read_problems(name, "test", task.Row)
+    processes.require_work(min(settings.batch_size, len(problems)), "evaluation.batch_size")
     prompt, resources = read_setup(name, task.resources)
     made_by = checkpoint_stage(name, checkpoint)
     policy, tokenizer = load_policy(model, params.machine.resolve_device(), made_by)
@@ -97,7 +103,11 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str, run: str) 
     decisive = inputs(params, name, model, checkpoint)
     snapshot = snapshot_of(f"evaluate-{run}", decisive, params.snapshot_seconds)
     rows: list[dict] = []
-    with tqdm(total=len(MODES) * len(problems), desc=f"evaluate {name}, {checkpoint}") as bar:
+    with tqdm(
+        total=len(MODES) * len(problems),
+        desc=f"evaluate {name}, {checkpoint}",
+        disable=not is_main(),
+    ) as bar:
 
         def on_batch(batch: list[dict]) -> None:
             rows.extend(batch)
@@ -110,4 +120,4 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str, run: str) 
 
 
 if __name__ == "__main__":
-    run_stage(main, task=str, checkpoint=str)
+    run_launched(main, task=str, checkpoint=str)

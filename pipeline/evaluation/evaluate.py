@@ -10,6 +10,7 @@ from pipeline.environment.environment import TaskEnvironment
 from pipeline.environment.history import TextHistory
 from pipeline.environment.outage import outage_of
 from pipeline.errors import PipelineError
+from pipeline.models import processes
 from pipeline.models.machine import Machine
 from pipeline.snapshot import NOWHERE, Snapshot, State
 from pipeline.tasks import Problem, Task, recorded
@@ -37,7 +38,8 @@ def evaluate(
 ) -> None:
     """Rolls out the problems batch by batch.
 
-    What is sampled for a problem depends on `settings.seed` and its id only, not on the batch.
+    What is sampled for a problem depends on `settings.seed` and its id only, not on the batch. Several
+    processes share out each batch, and have all its episodes in the end.
 
     Args:
         environments: the task's environment by mode; see `MODES`.
@@ -55,6 +57,7 @@ def evaluate(
         for rows in saved["batches"]:
             done.append(rows)
             on_batch(rows)
+    processes.require_same(len(done), "the batch to go on from")
 
     def state() -> State:
         return {"batches": done}
@@ -62,9 +65,11 @@ def evaluate(
     with snapshot.kept(state):
         for mode, at in todo[len(done) :]:
             env, batch = environments[mode], list(problems[at : at + size])
-            numbers = [number_of(problem["id"]) for problem in batch]
+            mine = processes.share(batch)
+            numbers = [number_of(problem["id"]) for problem in mine]
             with machine.autocast():
-                episodes = env.rollout_problems(batch, settings.seed, numbers=numbers)
+                found = env.rollout_problems(mine, settings.seed, numbers=numbers) if mine else []
+            episodes = processes.gathered(found)
             if outage := outage_of(episodes):
                 raise PipelineError(
                     f"{outage}. Accuracy would tell of the tool and not of the model: mend the "

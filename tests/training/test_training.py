@@ -152,9 +152,9 @@ def test_groups_stand_side_by_side(policy, tokenizer, problems, monkeypatch, nam
     asked = []
     genuine = TaskEnvironment.rollout_problems
 
-    def rollout_problems(self, chosen, seed, step):
+    def rollout_problems(self, chosen, seed, step, numbers):
         asked.append([problem["id"] for problem in chosen])
-        return genuine(self, chosen, seed, step)
+        return genuine(self, chosen, seed, step, numbers)
 
     monkeypatch.setattr(TaskEnvironment, "rollout_problems", rollout_problems)
     monkeypatch.setattr(Arithmetic, "query", lambda self, problem: "the same?")
