@@ -1,6 +1,6 @@
 """Trains tiny policies as one of several processes: for `tests.training.test_processes`.
 
-torchrun --nproc-per-node 2 -m tests.training.several FOLDER [broken step]
+torchrun --nproc-per-node 2 -m tests.training.several FOLDER STEP_TO_DIE_AT
 """
 
 import os
@@ -12,10 +12,12 @@ import torch
 
 from pipeline.algorithms import load_algorithm
 from pipeline.environment.environment import EnvironmentSettings, TaskEnvironment
+from pipeline.lifetime import is_main
 from pipeline.models import processes
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead
 from pipeline.models.sampling import TorchSampler
+from pipeline.snapshot import NOWHERE, Snapshot
 from pipeline.tasks.arithmetic import Arithmetic
 from pipeline.training import run
 from pipeline.training.settings import TrainSettings
@@ -36,8 +38,8 @@ class Odd(Arithmetic):
         return float(len(answer) % 2)
 
 
-def trained(name: str, break_at: int = 0) -> dict:
-    """The curve, the weights and the batches of three steps."""
+def trained(name: str, break_at: int = 0, snapshot: Snapshot = NOWHERE) -> dict:
+    """The curve, the weights and the batches of three steps; of two processes, one dies at a step if told so."""
     task = Odd()
     problems = task.problems(task.Data(source="builtin", train=6, test=2, seed=0))["train"]
     tools = task.tools(None, {})
@@ -79,6 +81,7 @@ def trained(name: str, break_at: int = 0) -> dict:
             Machine(device="cpu", precision="float32"),
             1,
             curve.append,
+            snapshot,
         )
     finally:
         PolicyTrainer.step, run.make_optimizer = genuine, make_optimizer
@@ -93,6 +96,9 @@ def trained(name: str, break_at: int = 0) -> dict:
 
 if __name__ == "__main__":
     processes.join(on_cpu=True)
-    folder, *broken = sys.argv[1:]
-    done = {name: trained(name, *map(int, broken)) for name in CASES}
-    torch.save(done, Path(folder) / f"{os.environ['RANK']}.pt")
+    folder, break_at = Path(sys.argv[1]), int(sys.argv[2])
+    done = {
+        name: trained(name, break_at, Snapshot(folder / f"{name}.state", main=is_main()))
+        for name in CASES
+    }
+    torch.save(done, folder / f"{os.environ['RANK']}.pt")

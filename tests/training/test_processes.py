@@ -16,14 +16,15 @@ from tests.training.several import CASES, trained
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 
 
-def launch(count, *arguments):
+def launch(count, folder, break_at=0):
     return subprocess.Popen(
         [
             *TORCHRUN,
             f"--nproc-per-node={count}",
             "-m",
             "tests.training.several",
-            *map(str, arguments),
+            str(folder),
+            str(break_at),
         ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -65,9 +66,12 @@ def test_together_they_do_what_one_does(alone, tmp_path, count):
     assert one["curve"][0]["grpo/grad_norm"] > 0.01
 
 
-def test_one_that_dies_ends_the_others(tmp_path):
-    """Within seconds, though they wait for it; who started them is told which it was."""
-    launched = launch(2, tmp_path, 2)
+def test_one_that_dies_ends_the_others(alone, tmp_path):
+    """Within seconds, though they wait for it; who started them is told which it was.
+
+    Started anew, they go on from what the main one has saved.
+    """
+    launched = launch(2, tmp_path, break_at=2)
     others = []
     begun = time.monotonic()
     while launched.poll() is None and time.monotonic() - begun < 300:
@@ -82,7 +86,16 @@ def test_one_that_dies_ends_the_others(tmp_path):
     assert launched.returncode != 0
     assert "SIGKILL" in output
     assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in others)
-    assert not list(tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir()] == ["ppo.state"]
+    launched = launch(2, tmp_path)
+    output, _ = launched.communicate(timeout=300)
+    assert launched.returncode == 0, output
+    assert output.count("going on from") == 1
+    for rank in range(2):
+        result = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+        assert len(result["ppo"]["episodes"]) == 2
+        for key, weights in alone["ppo"]["weights"].items():
+            torch.testing.assert_close(result["ppo"]["weights"][key], weights, rtol=0, atol=1e-5)
 
 
 def test_shares_are_neighbours_and_nearly_equal(monkeypatch):
