@@ -75,6 +75,11 @@ def only_one(file: Path, what: str, seconds: float = 0) -> Iterator[None]:
             lock.truncate(0)
 
 
+def is_main() -> bool:
+    """Whether this process is the one that writes, of those that `torchrun` or `accelerate` has started together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def parents() -> list[psutil.Process]:
     """The process that started this one, and the shells between them that only carry out its command.
 

@@ -30,15 +30,21 @@ class Snapshot:
             key is never taken up.
         seconds: how long to wait, at least, between two times of saving. It is longer where saving
             takes more than `SHARE` of the time.
+        main: whether it may be written; else it is read only, as in all but one of several processes.
 
     Attributes:
         behind: whether the run has gone on since its state was last saved.
     """
 
     def __init__(
-        self, file: Path | None, key: Mapping[str, Any] | None = None, seconds: float = 0
+        self,
+        file: Path | None,
+        key: Mapping[str, Any] | None = None,
+        seconds: float = 0,
+        main: bool = True,
     ) -> None:
         self.file = file
+        self.main = main
         self.key = json.loads(json.dumps(key))
         self.seconds = seconds
         self.behind = False
@@ -65,18 +71,22 @@ class Snapshot:
                 f"{file}: not a snapshot ({type(error).__name__}); remove it, and the run begins anew"
             ) from error
         if key == self.key:
-            print(f"going on from {file}")
+            self._tell(f"going on from {file}")
             return state
         other = ", ".join(sorted(differing(key, self.key)))
-        print(f"{file} is of a run with another {other}: beginning anew")
+        self._tell(f"{file} is of a run with another {other}: beginning anew")
         return None
+
+    def _tell(self, news: str) -> None:
+        if self.main:
+            print(news)
 
     def save(self, state: State) -> None:
         """Writes the state beside the old one, then puts it in its place.
 
         Where that fails, as on a full disk, it is said, and the run goes on with the old one.
         """
-        if self.file is None:
+        if self.file is None or not self.main:
             return
         import torch
 
@@ -92,7 +102,7 @@ class Snapshot:
 
     def offer(self, state: Callable[[], State]) -> None:
         """Saves the state if it is time to."""
-        self.behind = self.file is not None
+        self.behind = self.file is not None and self.main
         if self.behind and time.monotonic() >= self._next:
             self.save(state())
 
@@ -122,7 +132,7 @@ class Snapshot:
 
     def finish(self) -> None:
         """The run's outputs are there. The state stays until `clear_finished`."""
-        if self.file and self.finished and self.file.exists():
+        if self.main and self.file and self.finished and self.file.exists():
             os.utime(self.file)
             self.file.replace(self.finished)
 

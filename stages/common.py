@@ -10,10 +10,12 @@ import functools
 import importlib.metadata
 import os
 import platform
+import shlex
+import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,15 +24,18 @@ from pipeline.algorithms.names import NAMES
 from pipeline.dependencies import sources
 from pipeline.errors import PipelineError
 from pipeline.files import replacing_all, sha256_of, telling_full_disks, workshop
-from pipeline.lifetime import only_one, stop
+from pipeline.lifetime import is_main, only_one, parents, stop
 from pipeline.nested import differing
 from pipeline.snapshot import Snapshot, clear_finished
 from pipeline.tasks import task_names
 from pipeline.workspace import SNAPSHOTS, lock_path, snapshot_path
-from stages.parents import parents_live, snapshots, stop_with_parents
+from stages.parents import PARENT, parents_live, snapshots, stop_with_parents
 
 LOCK = Path("dvc.lock")
 """What DVC writes when a stage has ended well."""
+
+LAUNCHED = "LEARNING_TOOLS_LAUNCHED"
+"""The environment variable that the processes have which `machine.launcher` has started."""
 
 PATIENCE = 10.0
 """Seconds that a stage waits for another of its kind to end, as one does whose parent is gone."""
@@ -81,6 +86,9 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
         _arguments[:] = map(str, values)
         snapshots.clear()
         run = "-".join([_module().rpartition(".")[2], *_arguments])
+        if not is_main():
+            with _temporary_folder(f"{run}-process-{os.environ['RANK']}"):
+                return main(*values)
         with only_one(lock_path(run), run, PATIENCE):
             if LOCK.exists():
                 clear_finished(SNAPSHOTS, LOCK.stat().st_mtime)
@@ -92,8 +100,44 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
     run_script(stage, **arguments)
 
 
+def run_launched(main: Callable[..., None], **arguments: type) -> None:
+    """`run_stage` in the processes that `machine.launcher` of the params starts; without one, in this process."""
+    if LAUNCHED not in os.environ:
+        from pipeline.params import load_params
+
+        try:
+            command = launched(load_params().machine.launcher, _module(), sys.argv[1:])
+        except PipelineError as error:
+            sys.exit(f"error: {error}")
+        if command:
+            # The launcher takes this process's place; those that it starts watch this one's parents.
+            watched = [os.environ[PARENT]] if PARENT in os.environ else []
+            if os.environ.keys() & {"DVC_STAGE", "MAKELEVEL"}:
+                watched += [str(process.pid) for process in parents()]
+            environment = {**os.environ, LAUNCHED: "1"}
+            if watched:
+                environment[PARENT] = ",".join(watched)
+            os.execvpe(command[0], command, environment)
+    run_stage(main, **arguments)
+
+
+def launched(launcher: str, module: str, arguments: Sequence[str]) -> list[str]:
+    """The command that has a launcher run a module; none without a launcher. Raises PipelineError if there is no such."""
+    words = shlex.split(launcher)
+    if words and shutil.which(words[0]) is None:
+        raise PipelineError(
+            f"params.yaml: machine.launcher: no command {words[0]!r} here; it stands in the place of `python` "
+            f"before `-m {module}`, as in `torchrun --nproc-per-node 2`"
+        )
+    return [*words, "-m", module, *arguments] if words else []
+
+
 @contextmanager
-def outputs(*paths: Path, inputs: Callable[[], Mapping[str, Any]]) -> Iterator[list[Path]]:
+def outputs(
+    *paths: Path,
+    inputs: Callable[[], Mapping[str, Any]],
+    before: Mapping[str, Any] | None = None,
+) -> Iterator[list[Path]]:
     """Paths to write a stage's outputs at; they take their places together when the block has ended.
 
     DVC takes down at the end what a stage was made of, so the outputs must be of what is there then.
@@ -101,19 +145,24 @@ def outputs(*paths: Path, inputs: Callable[[], Mapping[str, Any]]) -> Iterator[l
     Args:
         inputs: the params, and whatever else decides the outputs, as JSON; asked at the beginning and
             at the end. The stage's code is looked at anyway.
+        before: what `inputs` has just given, if it has been asked already.
+
+    Of several processes, only the main one may write there.
 
     Raises:
         PipelineError: if they have changed meanwhile, or a place cannot be written.
     """
 
-    def current() -> dict[str, Any]:
-        found = inputs()
+    def with_code(found: Mapping[str, Any]) -> dict[str, Any]:
         return {**found, "code": code(found)}
 
-    before = current()
+    if not is_main():
+        yield list(paths)
+        return
+    began = with_code(inputs() if before is None else before)
     with replacing_all(*paths) as beside:
         yield beside
-        if changed := sorted(differing(before, current())):
+        if changed := sorted(differing(began, with_code(inputs()))):
             raise PipelineError(
                 f"{', '.join(changed)} changed while the stage ran, so its outputs were not put in place; "
                 "undo the change to have them at once, or run the stage again for new ones"
@@ -161,7 +210,7 @@ def snapshot_of(run: str, inputs: Mapping[str, Any], seconds: float) -> Snapshot
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "threads": torch.get_num_threads(),  # sums are rounded as they are shared out
     }
-    snapshots.append(Snapshot(snapshot_path(run), key, seconds))
+    snapshots.append(Snapshot(snapshot_path(run), key, seconds, is_main()))
     return snapshots[-1]
 
 

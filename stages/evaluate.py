@@ -9,6 +9,8 @@ from tqdm import tqdm
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.evaluation.evaluate import MODES, evaluate
 from pipeline.files import require, sha256, sha256_of
+from pipeline.lifetime import is_main
+from pipeline.models import processes
 from pipeline.params import Params, load_params
 from pipeline.tasks import load_task, read_demonstration
 from pipeline.workspace import (
@@ -23,7 +25,7 @@ from pipeline.workspace import (
     setup_files,
     weights_files,
 )
-from stages.common import outputs, run_stage, snapshot_of
+from stages.common import outputs, run_launched, snapshot_of
 
 
 def main(name: str, checkpoint: str) -> None:
@@ -32,13 +34,16 @@ def main(name: str, checkpoint: str) -> None:
     model = require(checkpoint_path(name, checkpoint), checkpoint_stage(name, checkpoint))
     empty = checkpoint == "sft" and not holds_model(model)
     params = load_params()
+    if not empty:
+        processes.join(params.machine.resolve_device() == "cpu")
     with outputs(
         episodes_path(name, checkpoint),
         inputs=lambda: {} if empty else inputs(load_params(), name, model, checkpoint),
     ) as (beside,):
         run = f"{name}-{checkpoint}"
         table = pd.DataFrame() if empty else roll_out(params, name, model, checkpoint, run)
-        table.to_parquet(beside, index=False)
+        if is_main():
+            table.to_parquet(beside, index=False)
 
 
 def inputs(params: Params, name: str, model: Path, checkpoint: str) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def inputs(params: Params, name: str, model: Path, checkpoint: str) -> dict[str,
         "checkpoint": checkpoint,
         "evaluation": params.evaluation.model_dump(mode="json"),
         name: section.model_dump(mode="json", include={"environment", "tools"}),
-        "machine": params.machine.describe(),
+        "machine": {**params.machine.describe(), "processes": processes.count()},
         "sha256": sha256_of(
             require(problems_path(name, "test"), f"prepare@{name}"),
             *setup_files(name),
@@ -75,6 +80,7 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str, run: str) 
     task = load_task(name)
     problems = read_problems(name, "test", task.Row)
     shots, resources = read_setup(name, task.resources)
+    processes.require_work(min(settings.batch_size, len(problems)), "evaluation.batch_size")
     made_by = checkpoint_stage(name, checkpoint)
     policy, tokenizer = load_policy(model, params.machine.resolve_device(), made_by)
     tools = task.tools(section.tools, resources)
@@ -100,7 +106,11 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str, run: str) 
     rows: list[dict] = []
     rewards = dict.fromkeys(MODES, 0.0)
     count = dict.fromkeys(MODES, 0)
-    with tqdm(total=len(MODES) * len(problems), desc=f"evaluate {name}, {checkpoint}") as bar:
+    with tqdm(
+        total=len(MODES) * len(problems),
+        desc=f"evaluate {name}, {checkpoint}",
+        disable=not is_main(),
+    ) as bar:
 
         def on_batch(batch: list[dict]) -> None:
             rows.extend(batch)
@@ -115,4 +125,4 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str, run: str) 
 
 
 if __name__ == "__main__":
-    run_stage(main, task=str, checkpoint=str)
+    run_launched(main, task=str, checkpoint=str)

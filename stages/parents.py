@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # it takes a while, too
     from pipeline.snapshot import Snapshot
 
 PARENT = "LEARNING_TOOLS_PARENT"
-"""The environment variable that holds the process id of the `scripts.repro` that runs a stage."""
+"""The environment variable that holds the process id of the `scripts.repro` that runs a stage, and, with commas
+between them, those of others that the stage must not outlive."""
 
 snapshots: list[Snapshot] = []
 """Those of the running stage."""
@@ -39,7 +40,7 @@ def stop_with_parents() -> None:
         _found.extend(found)
     if PARENT in os.environ:
         try:
-            _found.append(psutil.Process(int(os.environ[PARENT])))
+            _found.extend(psutil.Process(int(pid)) for pid in os.environ[PARENT].split(","))
         except psutil.NoSuchProcess:
             sys.exit(128 + signal.SIGTERM)
     if _found:

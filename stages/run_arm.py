@@ -33,7 +33,7 @@ def main(name: str, arm: str, seed: int) -> None:
     ):
         policy = Path(folder) / "policy"
         live = live_path(f"{name}-{arm}", seed)
-        train(params, name, seed, policy, beside, live)
+        train(params, name, seed, policy, beside, live, training_inputs(params, name, seed))
         episodes = roll_out(params, name, policy, f"rl-{seed}", run=live.name)
         task = load_task(name)
         _, resources = read_setup(name, task.resources)

@@ -4,6 +4,8 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from tqdm import tqdm
 from pipeline.algorithms import NAMES
 from pipeline.environment.environment import TaskEnvironment
 from pipeline.files import model_bytes, read_json, require, require_room, sha256_of
+from pipeline.lifetime import is_main
+from pipeline.models import processes
 from pipeline.models.fetch import SOURCE_FILE, Origin
 from pipeline.models.lora import set_trained
 from pipeline.models.policy import load_policy, save_model
@@ -36,22 +40,22 @@ from pipeline.workspace import (
     training_path,
     weights_files,
 )
-from stages.common import outputs, run_stage, snapshot_of
-
-PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
-"""Those that a result may depend on."""
+from stages.common import PACKAGES, outputs, run_launched, snapshot_of
 
 
 def main(name: str, seed: int) -> None:
     """Writes the policy, its learning curve, and a record of what it was trained with."""
     params = load_params()
+    processes.join(params.machine.resolve_device() == "cpu")
+    decisive = inputs(params, name, seed)
     # Opened first: a place that cannot be written is found before the training, not after.
     with outputs(
         checkpoint_path(name, f"rl-{seed}"),
         training_path(name, seed),
         inputs=lambda: inputs(load_params(), name, seed),
+        before=decisive,
     ) as (policy, record):
-        train(params, name, seed, policy, record, live_path(name, seed))
+        train(params, name, seed, policy, record, live_path(name, seed), decisive)
 
 
 def inputs(params: Params, name: str, seed: int) -> dict[str, Any]:
@@ -65,7 +69,7 @@ def inputs(params: Params, name: str, seed: int) -> dict[str, Any]:
         ),
         params.train.algorithm: algorithm.config.model_dump(mode="json"),
         "lora": params.model.lora and params.model.lora.describe(),
-        "machine": params.machine.describe(),
+        "machine": {**params.machine.describe(), "processes": processes.count()},
         "versions": {
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in PACKAGES},
@@ -87,14 +91,25 @@ def _start(name: str) -> tuple[Path, str]:
 
 
 def train(
-    params: Params, name: str, seed: int, policy_folder: Path, training_folder: Path, live: Path
+    params: Params,
+    name: str,
+    seed: int,
+    policy_folder: Path,
+    training_folder: Path,
+    live: Path,
+    decisive: Mapping[str, Any],
 ) -> None:
-    """Trains as the params say, and writes both folders; `live` is where to watch it meanwhile."""
+    """Trains as the params say, and writes both folders.
+
+    Args:
+        live: where to watch it meanwhile.
+        decisive: the `inputs`.
+    """
     section = params.task(name)
     task = load_task(name)
     problems = read_problems(name, "train", task.Row)
     shots, resources = read_setup(name, task.resources)
-    decisive = inputs(params, name, seed)
+    processes.require_work(section.train.episodes_per_step, f"{name}.train.episodes_per_step")
     start, made_by = _start(name)
     record = {**decisive, "code": code_revision()}
     if params.model.lora is None:  # an adapter is small
@@ -115,13 +130,19 @@ def train(
     snapshot = snapshot_of(f"train-{live.name}", decisive, params.snapshot_seconds)
     curve: list[dict[str, float]] = []
     with (
-        tracking(params.tracking, live.name, live, record) as log,
-        tqdm(total=section.train.steps, desc=f"train {name}, seed {seed}", unit="step") as bar,
+        tracking(params.tracking, live.name, live, record) if is_main() else nullcontext() as log,
+        tqdm(
+            total=section.train.steps,
+            desc=f"train {name}, seed {seed}",
+            unit="step",
+            disable=not is_main(),
+        ) as bar,
     ):
 
         def on_step(stats: dict[str, float]) -> None:
             curve.append(stats)
-            log(stats, int(stats["step"]))
+            if log is not None:
+                log(stats, int(stats["step"]))
             bar.set_postfix_str(
                 f"reward {stats['env/reward_mean']:.2f}, KL {stats['objective/kl']:.2f}"
             )
@@ -144,6 +165,8 @@ def train(
                 raise  # there is no policy worth keeping
             tqdm.write(f"warning: stopped at {stop}; keeping the policy of step {stop.best_step}")
             record["stopped"] = {"at": str(stop)}
+    if not is_main():
+        return
     best_step = curve[-1]["best_step"]
     if best_step and (section.train.keep == "best" or "stopped" in record):
         record["kept"] = {"policy that played step": best_step}
@@ -169,4 +192,4 @@ def code_revision() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_stage(main, task=str, seed=int)
+    run_launched(main, task=str, seed=int)

@@ -262,9 +262,9 @@ class TextEnvironment:
             return self.protocol.response(said, answer.text), False
         if answer.parts:
             text = cut_alike(
-                answer.parts, self.max_tool_response, codec.data, codec.decode, CUT_MARK
+                answer.parts, self.max_tool_response, self.codec.data, self.codec.decode, CUT_MARK
             )
-            if len(codec.data(text)) <= self.max_tool_response:
+            if len(self.codec.data(text)) <= self.max_tool_response:
                 return self.protocol.response(said, text), True
         tokens = tokens[: self.max_tool_response]
         text = self.codec.decode(tokens)

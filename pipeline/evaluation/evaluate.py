@@ -12,6 +12,7 @@ from pipeline.environment.environment import TaskEnvironment
 from pipeline.environment.history import CallRecord, TextHistory
 from pipeline.errors import PipelineError
 from pipeline.evaluation.outage import Outages
+from pipeline.models import processes
 from pipeline.models.machine import Machine
 from pipeline.nested import plain
 from pipeline.snapshot import NOWHERE, Snapshot, State
@@ -40,7 +41,8 @@ def evaluate(
 ) -> None:
     """Rolls out the problems batch by batch.
 
-    What is sampled for a problem depends on `settings.seed` and its id only, not on the batch.
+    What is sampled for a problem depends on `settings.seed` and its id only, not on the batch. Several
+    processes share out each batch, and have all its episodes in the end.
 
     Args:
         environments: the task's environment by mode; see `MODES`.
@@ -61,6 +63,7 @@ def evaluate(
             outages.called(_calls(rows))
             done.append(rows)
             on_batch(rows)
+    processes.require_same(len(done), "the batch to go on from")
 
     def state() -> State:
         return {"batches": done}
@@ -68,9 +71,11 @@ def evaluate(
     with snapshot.kept(state):
         for mode, at in todo[len(done) :]:
             env, batch = environments[mode], list(problems[at : at + size])
-            numbers = [number_of(problem["id"]) for problem in batch]
+            mine = processes.share(batch)
+            numbers = [number_of(problem["id"]) for problem in mine]
             with machine.autocast():
-                episodes = env.rollout_problems(batch, settings.seed, numbers=numbers)
+                found = env.rollout_problems(mine, settings.seed, numbers=numbers) if mine else []
+            episodes = processes.gathered(found)
             rows = [_row(mode, env.task, p, e) for p, e in zip(batch, episodes, strict=True)]
             if outage := outages.called(_calls(rows)):
                 raise PipelineError(

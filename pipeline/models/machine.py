@@ -22,6 +22,7 @@ class Machine(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"]
     max_tokens: int = Field(default=MAX_TOKENS, ge=1)
     gradient_checkpointing: bool = False
+    launcher: str = ""
 
     def resolve_device(self) -> str:
         """ "cuda" or "cpu"; raises PipelineError for a GPU that is not there."""

@@ -11,6 +11,7 @@ from pipeline.environment.environment import TaskEnvironment
 from pipeline.environment.history import TextHistory
 from pipeline.environment.outage import Asked, asked_in
 from pipeline.errors import PipelineError
+from pipeline.models import processes
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead
 from pipeline.snapshot import NOWHERE, Snapshot, State
@@ -35,7 +36,7 @@ def train(
     on_step: Callable[[Stats], None],
     snapshot: Snapshot = NOWHERE,
 ) -> None:
-    """Trains `policy` in place.
+    """Trains `policy` in place. Several processes do so together; each needs the same arguments.
 
     With `settings.keep: best` it is left at the end as it was when it did best; see `BestPolicy`.
 
@@ -92,6 +93,7 @@ def train(
         for stats in saved["curve"]:
             curve.append(stats)
             on_step(stats)
+    processes.require_same(trainer.steps, "the step to go on from")
     per_step = settings.episodes_per_step // size
     reason = instability(curve, settings.episodes_per_step) if curve else None
     with snapshot.kept(state):
@@ -99,10 +101,12 @@ def train(
             step = trainer.steps
             positions = range(step * per_step, (step + 1) * per_step)
             chosen = [problems[i] for i in epochs(len(problems), positions, PROBLEMS, seed)]
+            numbers = processes.share(range(settings.episodes_per_step))
             with machine.autocast():
-                episodes = env.rollout_problems(
-                    [problem for problem in chosen for _ in range(size)], seed, step
+                mine = env.rollout_problems(
+                    [chosen[i // size] for i in numbers], seed, step, numbers
                 )
+            episodes = processes.gathered(mine)
             with snapshot.update():
                 played = [e.reward for group in trained(episodes, size) for e in group]
                 best.rolled_out(step + 1, played)

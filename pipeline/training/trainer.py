@@ -3,6 +3,8 @@
 The algorithm says which tokens get credit, and may add to the loss; all else is the same for each. Read
 `step` from top to bottom: score, give credit, epochs of updates. The statistics have the names that TRL
 0.11 gave them, so that curves can be laid side by side.
+
+Several processes can do it together. Each is given all episodes, then scores and learns from its share of them.
 """
 
 import copy
@@ -19,6 +21,7 @@ from torch.nn.functional import pad
 
 from pipeline.chance import MINIBATCHES, shuffled
 from pipeline.environment.batch import EpisodeBatch
+from pipeline.models import processes
 from pipeline.models.checkpointing import checkpointed
 from pipeline.models.lora import adapter_off, has_adapter
 from pipeline.models.policy import (
@@ -109,6 +112,11 @@ class PolicyTrainer:
                 f"{self.algorithm.name} needs {self.algorithm.group_size} episodes of each problem, "
                 f"side by side; the batch has {episodes.group_size}"
             )
+        if processes.count() > 1:
+            processes.require_same(
+                hash(tuple(map(tuple, episodes.sequences))),
+                "the batch, which all must be given whole,",
+            )
         device = self.policy.v_head.weight.device
         batch = TokenBatch.of(episodes.sequences, episodes.prompt_lengths)
         model_mask = batch.place(episodes.masks).bool().to(device)
@@ -193,11 +201,12 @@ class PolicyTrainer:
 
     def _score_in_parts(self, batch: TokenBatch, mask: torch.Tensor) -> tuple[Scores, Scores]:
         """The policy's and the reference's scores of the whole batch, at most a minibatch at a time."""
-        rows = range(len(batch.sequences))
+        rows = processes.share(range(len(batch.sequences)))
         size = self.config.mini_batch_size
         minibatches = [list(rows[start : start + size]) for start in range(0, len(rows), size)]
         parts = [part for minibatch in minibatches for part in self._parts(batch, minibatch)]
         both = []
+        columns = {"logprobs": batch.width, "entropy": batch.width, "values": batch.width + 1}
         for model, state in (
             (self.policy, nullcontext()),
             (self.reference, self._as_reference()),
@@ -206,12 +215,20 @@ class PolicyTrainer:
                 scored = [self._score(model, batch, part, mask) for part in parts]
             both.append(
                 Scores(
-                    _joined([s.logprobs for s in scored], batch.width),
-                    _joined([s.entropy for s in scored], batch.width),
-                    _joined([s.values for s in scored], batch.width + 1),
+                    **{
+                        name: self._joined([getattr(part, name) for part in scored], width)
+                        for name, width in columns.items()
+                    }
                 )
             )
         return both[0], both[1]
+
+    def _joined(self, parts: list[torch.Tensor], columns: int) -> torch.Tensor:
+        """The rows of all processes' parts in one tensor; those of fewer columns get zeros at their ends."""
+        padded = [pad(part, (0, columns - part.shape[1])) for part in parts]
+        if processes.count() > 1:
+            padded = processes.gathered([part.cpu() for part in padded])
+        return torch.cat(padded).to(self.policy.v_head.weight.device)
 
     def _score(self, model: Any, batch: TokenBatch, rows: list[int], mask: torch.Tensor) -> Scores:
         """A model's scores of the batch's `rows`."""
@@ -268,12 +285,13 @@ class PolicyTrainer:
     def _gradient(self, lesson: _Lesson, rows: list[int]) -> dict[str, float]:
         """Computes the gradient of a minibatch, the lesson's `rows`; returns the minibatch's statistics."""
         self.optimizer.zero_grad()
-        stats: dict[str, float] = {}
-        for part in self._parts(lesson.tokens, rows):
-            shares, loss = self._loss(lesson, rows, part)
+        shares = []
+        for part in self._parts(lesson.tokens, processes.share(rows)):
+            stats, loss = self._loss(lesson, rows, part)
             loss.backward()
-            stats = {key: stats.get(key, 0.0) + share for key, share in shares.items()}
-        return stats
+            shares.append(stats)
+        processes.add_up_gradients(self.policy.parameters())
+        return processes.add_up(shares)
 
     def _loss(
         self, lesson: _Lesson, minibatch: list[int], rows: list[int]
@@ -343,8 +361,3 @@ def make_optimizer(algorithm: Algorithm, policy: CausalLMWithValueHead) -> torch
         config.learning_rate,
         (config.adam_beta1, config.adam_beta2),
     )
-
-
-def _joined(parts: list[torch.Tensor], columns: int) -> torch.Tensor:
-    """The rows of all parts in one tensor; those of fewer columns get zeros at their ends."""
-    return torch.cat([pad(part, (0, columns - part.shape[1])) for part in parts])

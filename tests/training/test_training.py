@@ -157,9 +157,9 @@ def test_groups_stand_side_by_side(policy, tokenizer, problems, monkeypatch, nam
     asked = []
     genuine = TaskEnvironment.rollout_problems
 
-    def rollout_problems(self, chosen, seed, step):
+    def rollout_problems(self, chosen, seed, step, numbers):
         asked.append([problem["id"] for problem in chosen])
-        return genuine(self, chosen, seed, step)
+        return genuine(self, chosen, seed, step, numbers)
 
     monkeypatch.setattr(TaskEnvironment, "rollout_problems", rollout_problems)
     config = load_algorithm(name).Config(mini_batch_size=4, num_generations=2)
