@@ -29,7 +29,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export DVC_NO_ANALYTICS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help repro results studies check preset bundle smoke test fuzz export compare oracle torture soak bench lint format lock clean
+.PHONY: help repro results studies check preset bundle smoke test fuzz export compare oracle torture soak families bench lint format lock clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -89,6 +89,9 @@ torture: .venv/installed  ## kill a training 200 times, in every way, and compar
 
 soak: .venv/installed  ## whether a long training and many calls take more and more of the machine
 	OMP_NUM_THREADS=1 python -m tests.soak $(ARGS)
+
+families: .venv/installed  ## which models work, and how: docs/models.md anew, ten minutes
+	OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error python -m tests.families $(ARGS)
 
 bench: .venv/installed  ## how fast model and tools are; ARGS: a corpus and questions (scripts/bench_search.py)
 	dvc repro fetch_model demonstrate@arithmetic

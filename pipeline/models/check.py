@@ -136,13 +136,12 @@ def check_loaded(name: str | Path, model: Any, tokenizer: Any) -> None:
         PipelineError: for weights with NaN or infinity, a vocabulary smaller than the tokenizer's, or a
             model for which no way is right.
     """
-    for weight, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise PipelineError(
-                f"model: cannot load {name}: its weights {weight} have NaN or infinity in them"
-            )
-    check_vocabulary(model, tokenizer)
-    passes(model)
+    try:
+        check_vocabulary(model, tokenizer)
+        passes(model)
+    except PipelineError as error:
+        reason = str(error).removeprefix("model: ")
+        raise PipelineError(f"model: cannot load {name}: {reason}") from error
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:
@@ -173,6 +172,9 @@ def _try(model: Any) -> Passes:
         raise PipelineError(
             f"model: {name} is an encoder with a decoder; it must be one that only goes on from a text"
         )
+    for weight, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise PipelineError(f"model: {name}: its weights {weight} have NaN or infinity in them")
     without_dropout(model)
     first, second = _sequences(model)
     dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
@@ -189,7 +191,7 @@ def _try(model: Any) -> Passes:
             ) from error
         logits = [logits for logits, _ in expected]
         if not all(x.isfinite().all() for x in logits):
-            raise PipelineError(f"model: {name} computes NaN or infinity: its weights are broken")
+            raise PipelineError(f"model: {name} computes NaN or infinity of finite weights")
         if not alike(beginning, logits[0][:SHARED]):
             raise PipelineError(
                 f"model: {name} looks ahead: what it says of a token depends on later ones; it must "

@@ -25,10 +25,16 @@ def whole(model: Any, tokens: torch.Tensor, keep: int) -> tuple[torch.Tensor, to
 
     Returns:
         Logits, (keep, vocabulary), and last hidden states, (keep, hidden size).
+
+    Raises:
+        ValueError: for an architecture with other states than one for each token.
     """
     options = _accepted(model, use_cache=False, logits_to_keep=keep)
     output = model(input_ids=tokens[None], output_hidden_states=True, return_dict=True, **options)
-    return output.logits[0, -keep:], output.hidden_states[-1][0, -keep:]
+    states = output.hidden_states[-1]
+    if states.shape[:-1] != (1, len(tokens)):
+        raise ValueError(f"its last hidden states have the shape {tuple(states.shape)}")
+    return output.logits[0, -keep:], states[0, -keep:]
 
 
 class PlainDecoder:

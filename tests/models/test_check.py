@@ -191,8 +191,17 @@ def test_a_model_that_raises_is_refused_in_one_line(model, monkeypatch):
         passes(model)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(model, value):
+    model.model.embed_tokens.weight.data[259, 3] = value
+    with pytest.raises(
+        PipelineError, match=r"LlamaForCausalLM: its weights model\.embed_tokens\.weight have NaN"
+    ):
+        CausalLMWithValueHead(model)
+
+
 def test_a_model_that_computes_nan_is_refused(model):
-    model.lm_head.weight.data[5, 3] = torch.nan
+    model.lm_head.weight.data[5, 3] = 3e38
     with pytest.raises(PipelineError, match="LlamaForCausalLM computes NaN or infinity"):
         passes(model)
 
