@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from pipeline.algorithms import NAMES
 from pipeline.environment.environment import TaskEnvironment
+from pipeline.environment.limits import check_limits
 from pipeline.files import model_bytes, read_json, require, require_room, sha256_of
 from pipeline.models.fetch import SOURCE_FILE, Origin
 from pipeline.models.policy import load_policy, save_model
@@ -95,15 +96,17 @@ def train(
     record = {**decisive, "code": code_revision()}
     require_room(policy_folder, model_bytes(start))
     policy, tokenizer = load_policy(start, params.machine.resolve_device(), made_by)
+    shown = [read_demonstration(shot) for shot in shots]
     env = TaskEnvironment(
         TorchSampler(policy.pretrained_model, tokenizer),
         tokenizer,
         task,
-        [read_demonstration(shot) for shot in shots],
+        shown,
         task.tools(section.tools, resources),
         section.environment,
         task.reward_for(section.train.reward),
     )
+    check_limits(env, shown)
     snapshot = snapshot_of(f"train-{live.name}", decisive, params.snapshot_seconds)
     curve: list[dict[str, float]] = []
     with (
