@@ -260,8 +260,12 @@ def read_prompt(task: str, root: Path = Path()) -> str:
 
 
 def read_shots(task: str) -> list[dict[str, Any]]:
-    """The demonstrations of the task's few-shot prompt, each as a `DemonstrationRow`."""
-    return read_jsonl(setup_files(task)[0], DemonstrationRow, f"demonstrate@{task}")
+    """The demonstrations of the task's few-shot prompt, each as a `DemonstrationRow`; at least one."""
+    path, made_by = setup_files(task)[0], f"demonstrate@{task}"
+    shots = read_jsonl(path, DemonstrationRow, made_by)
+    if not shots:
+        raise broken(path, "no demonstrations in it", made_by)
+    return shots
 
 
 def read_resources(names: Sequence[str]) -> dict[str, Any]:

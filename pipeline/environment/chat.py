@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pipeline.environment.history import Author, Segment
 from pipeline.environment.protocol import CUT_MARK, Protocol, Tags, Turn
 from pipeline.errors import PipelineError
-from pipeline.models.text import TextCodec
+from pipeline.models.text import TextCodec, well_formed
 from pipeline.tasks import Demonstration, Task
 from pipeline.tools.protocol import SUBMIT, ToolCall
 
@@ -134,6 +134,8 @@ class Chat(Protocol):
 
     def call(self, text: str) -> ToolCall | None:
         """The last call that the text begins; its tool and its only argument, or the one called `input`."""
+        if getattr(self.codec.tokenizer, "response_template", None) is not None:
+            return self._parsed_call(text)
         start = text.rfind(self.form.begin)
         if start < 0:
             return None
@@ -179,6 +181,15 @@ class Chat(Protocol):
         tokens = self.codec.templated(pieces)
         return Segment(self.codec.decode(tokens), tuple(tokens), author)
 
+    def _parsed_call(self, text: str) -> ToolCall | None:
+        """The last call that the tokenizer's own parser finds."""
+        try:
+            message = self.codec.tokenizer.parse_response(text, prefix=self.form.asked)
+            call = message["tool_calls"][-1]
+            return _call_of(call.get("function", call))
+        except Exception:  # it raises many things at what is no call
+            return None
+
     def _literal_call(self, text: str) -> ToolCall | None:
         form = self.form
         parts = (form.before_name, form.before_input, form.after_input.rstrip())
@@ -193,6 +204,11 @@ def _json_call(text: str) -> ToolCall | None:
         call, _ = json.JSONDecoder().raw_decode(text, max(0, text.find("{")))
     except (ValueError, RecursionError):
         return None
+    return _call_of(call)
+
+
+def _call_of(call: Any) -> ToolCall | None:
+    """A call as models write it in JSON."""
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         return None
     argument = call.get("arguments", call.get("parameters"))
@@ -202,7 +218,8 @@ def _json_call(text: str) -> ToolCall | None:
     if argument is None:
         return None
     text = argument if isinstance(argument, str) else json.dumps(argument, ensure_ascii=False)
-    return ToolCall(call["name"], text)
+    # JSON can spell half a surrogate pair, which no file can hold.
+    return ToolCall(well_formed(call["name"]), well_formed(text))
 
 
 def _schema(name: str, description: str) -> dict[str, Any]:

@@ -93,7 +93,9 @@ class TextEnvironment:
         if not 0 < tool_timeout < math.inf:
             raise ValueError(f"tool_timeout {tool_timeout}: it must be a number of seconds above 0")
         self.sampler = sampler
+        self.prompt = prompt
         self.protocol = protocol or Tags(tokenizer, prompt)
+        self.codec = self.protocol.codec
         self.tools = dict(tools) if isinstance(tools, Mapping) else _named(tools)
         for name, tool in self.tools.items():
             _check(name, tool, self.protocol)
@@ -124,10 +126,8 @@ class TextEnvironment:
         Returns:
             The episodes, ended and with their rewards.
         """
-        # Tokens beyond the model's positions are left out: nothing is written after them, and what has
-        # none cannot be scored.
-        openings = [self.protocol.opening(query) for query in queries]
-        episodes = [TextHistory(o.text, o.tokens[: self.max_positions]) for o in openings]
+        openings = [self._opening(query) for query in queries]
+        episodes = [TextHistory(opening.text, opening.tokens) for opening in openings]
         places = [
             Place(seed, step, number)
             for number in (range(len(queries)) if numbers is None else numbers)
@@ -149,6 +149,17 @@ class TextEnvironment:
         for episode, reward in zip(episodes, self._numbers(rewards, len(episodes))):
             episode.reward = reward
         return episodes
+
+    def _opening(self, query: str) -> Segment:
+        """The prompt and the question, as much of them as the model has positions for.
+
+        What is beyond cannot be scored, and nothing is written after it.
+        """
+        opening = self.protocol.opening(query)
+        tokens = opening.tokens[: self.max_positions]
+        if len(tokens) == len(opening.tokens):
+            return opening
+        return Segment(self.codec.decode(tokens), tokens, "prompt")
 
     def _numbers(self, rewards: Any, count: int) -> list[float]:
         """What the reward function returned, as numbers. Raises TypeError if that is something else."""
@@ -181,7 +192,8 @@ class TextEnvironment:
             )
             turn = self.protocol.turn(continuation.text)
             if turn is Turn.ANSWER:
-                history.complete(EndReason.SUBMITTED, self.protocol.answer(continuation.text))
+                history.answer = self.protocol.answer(continuation.text)
+                history.complete(EndReason.SUBMITTED)
             elif turn is Turn.CALL:
                 continue
             elif continuation.stop_reason == StopReason.END_OF_TEXT:
@@ -234,22 +246,25 @@ class TextEnvironment:
 
     def _response(self, said: str, answer: Answer) -> tuple[list[Segment], bool]:
         """What follows a turn with a call, and whether the answer had to be cut."""
-        codec = self.protocol.codec
-        tokens = codec.data(answer.text)
+        tokens = self.codec.data(answer.text)
         if len(tokens) <= self.max_tool_response and not answer.cut:
             return self.protocol.response(said, answer.text), False
         if answer.parts:
             text = cut_alike(
-                answer.parts, self.max_tool_response, codec.data, codec.decode, CUT_MARK
+                answer.parts,
+                self.max_tool_response,
+                self.codec.data,
+                self.codec.decode,
+                CUT_MARK,
             )
-            if len(codec.data(text)) <= self.max_tool_response:
+            if len(self.codec.data(text)) <= self.max_tool_response:
                 return self.protocol.response(said, text), True
         tokens = tokens[: self.max_tool_response]
-        text = codec.decode(tokens)
+        text = self.codec.decode(tokens)
         # The last tokens may be the first bytes of a character.
         while text.endswith("\ufffd") and not answer.text.startswith(text):
             tokens = tokens[:-1]
-            text = codec.decode(tokens)
+            text = self.codec.decode(tokens)
         return self.protocol.response(said, text, tokens), True
 
     @property

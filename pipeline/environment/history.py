@@ -99,7 +99,9 @@ class TextHistory:
         self.segments: list[Segment] = []
         self.calls: list[CallRecord] = []
         self.end_reason: EndReason | None = None
-        self.answer: str | None = None
+        self.answer: str | None = (
+            None  # what is handed in, where that is not the last text as it stands
+        )
         self.reward = 0.0
         self.append_segment(text, tokens, system=system)
 
@@ -122,14 +124,9 @@ class TextHistory:
             raise ValueError(f"the episode has ended ({self.end_reason}); nothing can be added")
         self.segments.append(segment)
 
-    def complete(self, reason: EndReason, answer: str | None = None) -> None:
-        """Ends the episode for a named reason.
-
-        Args:
-            answer: the `answer_text`; None where it is the model's last segment as it stands.
-        """
+    def complete(self, reason: EndReason) -> None:
+        """Ends the episode for a named reason."""
         self.end_reason = reason
-        self.answer = answer
 
     @property
     def completed(self) -> bool:

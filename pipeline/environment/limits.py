@@ -24,7 +24,7 @@ def check_limits(env: TaskEnvironment, shots: Sequence[Demonstration]) -> None:
             f"have less than {turn}, so no model could write one; set it to {turn} or more"
         )
     outputs = [call.output for shot in shots for call in shot.calls]
-    output = max((len(env.protocol.codec.data(text)) for text in outputs), default=0)
+    output = max((len(env.codec.data(text)) for text in outputs), default=0)
     if output > env.max_tool_response:
         raise PipelineError(
             f"{key}.max_tool_response: {env.max_tool_response} tokens; the prompt shows an output of "

@@ -131,7 +131,7 @@ class Label(StrEnum):
     NO_CALL = (
         "no call",
         lambda facts: not facts.called and not facts.tagged,
-        "The model wrote neither `<request>` nor `<call>`.",
+        "The model wrote none of `<request>`, `<call>` and `<tool_call>`.",
         "the model never began a request",
         "More warm-start steps, or more demonstrations in the prompt.",
         "#d5dbe0",

@@ -157,6 +157,7 @@ def test_a_message_that_the_model_ends_itself_is_not_ended_twice():
         ('{"arguments": {"expression": "1+\\n2"}, "name": "Calc"}', ToolCall("Calc", "1+\n2")),
         ('{"name": "Calc", "arguments": {"x": 12}}', ToolCall("Calc", "12")),
         ('{"name": "Calc", "arguments": "12"}', ToolCall("Calc", "12")),
+        ('{"name": "Calc", "arguments": {"input": "\\ud83d"}}', ToolCall("Calc", "\ufffd")),
         ('{"name": "Calc", "arguments": {"input": "1", "more": 2}}', ToolCall("Calc", "1")),
         ('{"name": "Calc", "arguments": {"a": "1", "b": 2}}', None),
         ('{"name": "Calc"}', None),
@@ -170,6 +171,28 @@ def test_calls_are_read_as_models_write_them(text, read):
     assert chat().call(said) == read
     assert chat().call(f"<tool_call>oh{said}") == read
     assert chat().turn(said) is Turn.CALL
+
+
+def test_a_tokenizer_that_reads_calls_itself_is_asked():
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = template(CALLS["json"])
+    tokenizer.response_template = {
+        "start_anchor": "<|im_start|>assistant\n",
+        "fields": {
+            "content": {"close": "<|im_end|>"},
+            "tool_calls": {
+                "open": "<tool_call>",
+                "close": "</tool_call>",
+                "content": "kv-lines",
+                "repeats": True,
+            },
+        },
+    }
+    protocol = Chat(tokenizer, "", DESCRIPTIONS)
+    said = "<tool_call>\nname: Calc\narguments: 1+2\n</tool_call>"
+    assert protocol.call(said) == ToolCall("Calc", "1+2")
+    assert protocol.call("<tool_call>1+2</tool_call>") is None
+    assert chat().call(said) is None
 
 
 def test_what_cannot_be_read_is_told_in_the_templates_own_form():

@@ -52,7 +52,7 @@ def test_the_shortest_turn_has_to_fit(check):
 
 def test_the_longest_output_has_to_fit(check):
     env, shots = check()
-    longest = max(len(env.protocol.codec.data(shot.calls[0].output)) for shot in shots)
+    longest = max(len(env.codec.data(shot.calls[0].output)) for shot in shots)
     check(max_tool_response=longest)
     with pytest.raises(
         PipelineError,

@@ -79,7 +79,7 @@ WAYS = {
 }
 
 SETUP = {
-    "data/setup/arithmetic/prompt.txt": (TEXT, f"demonstrate@{TASK}"),
+    "data/setup/arithmetic/shots.jsonl": (JSONL, f"demonstrate@{TASK}"),
     "data/setup/arithmetic/tools.json": (JSON, f"demonstrate@{TASK}"),
 }
 TRAINING = {
@@ -91,7 +91,7 @@ TRAINING = {
 INPUTS = {
     f"demonstrate {TASK}": {"data/tasks/arithmetic/train.jsonl": (JSONL, f"prepare@{TASK}")},
     f"warm_start {TASK}": {
-        "data/setup/arithmetic/prompt.txt": (TEXT, f"demonstrate@{TASK}"),
+        "data/setup/arithmetic/shots.jsonl": (JSONL, f"demonstrate@{TASK}"),
         "data/demonstrations/arithmetic.jsonl": (JSONL, None),
         "data/models/base/model.safetensors": (BINARY, "fetch_model"),
         "data/models/base/config.json": (JSON, "fetch_model"),
