@@ -33,20 +33,20 @@ def main(name: str) -> None:
         task = load_task(name)
         problems = read_problems(name, "train", task.Row)
         resources = read_resources(task.resources)
-        shots, demonstrations = task.demonstrate(
-            problems, task.tools(section.tools, resources), section.warm_start.demonstrations
-        )
+        tools = task.tools(section.tools, resources)
+        shots, demonstrations = task.demonstrate(problems, tools, section.warm_start.demonstrations)
+        demonstrations += task.demonstrate_more(tools, section.warm_start.mix)
         setup.mkdir()
         write_jsonl(setup / "shots.jsonl", [asdict(shot) for shot in shots])
         tags = section.environment.protocol == "tags"
         prompt = task.layout.prompt(shots) if tags else transcript(task.instruction, shots)
         (setup / "prompt.txt").write_text(prompt, encoding="utf-8")
-        tools = {
+        record = {
             "resources": resources,
             "code": {str(file): sha256(file) for file in sources(type(task).__module__)},
             "packages": {p: importlib.metadata.version(p) for p in task.packages},
         }
-        (setup / "tools.json").write_text(json.dumps(tools, indent=2) + "\n")
+        (setup / "tools.json").write_text(json.dumps(record, indent=2) + "\n")
         write_jsonl(new_demonstrations, [asdict(d) for d in demonstrations])
     print(f"{name}: a prompt of {len(prompt.split())} words, {len(demonstrations)} demonstrations")
 

@@ -7,6 +7,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from pipeline.environment.environment import TaskEnvironment
+from pipeline.environment.limits import check_limits
 from pipeline.evaluation.evaluate import MODES, evaluate
 from pipeline.files import require, sha256, sha256_of
 from pipeline.lifetime import is_main
@@ -84,17 +85,19 @@ def roll_out(params: Params, name: str, model: Path, checkpoint: str, run: str) 
     made_by = checkpoint_stage(name, checkpoint)
     policy, tokenizer = load_policy(model, params.machine.resolve_device(), made_by)
     tools = task.tools(section.tools, resources)
+    shown = [read_demonstration(shot) for shot in shots]
     environments = {
         mode: TaskEnvironment(
             TorchSampler(policy.pretrained_model, tokenizer, do_sample=mode == "sampled"),
             tokenizer,
             task,
-            [read_demonstration(shot) for shot in shots],
+            shown,
             tools,
             section.environment,
         )
         for mode in MODES
     }
+    check_limits(environments["greedy"], shown)
     source = {
         "checkpoint": checkpoint.partition("-")[0],
         "training_seed": seed,

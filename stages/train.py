@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from pipeline.algorithms import NAMES
 from pipeline.environment.environment import TaskEnvironment
+from pipeline.environment.limits import check_limits
 from pipeline.files import model_bytes, read_json, require, require_room, sha256_of
 from pipeline.lifetime import is_main
 from pipeline.models import processes
@@ -118,15 +119,17 @@ def train(
     precision = params.machine.resolve_precision()
     set_trained(policy.pretrained_model, params.model.lora, precision, seed, start)
     policy.to(params.machine.resolve_device())
+    shown = [read_demonstration(shot) for shot in shots]
     env = TaskEnvironment(
         TorchSampler(policy.pretrained_model, tokenizer),
         tokenizer,
         task,
-        [read_demonstration(shot) for shot in shots],
+        shown,
         task.tools(section.tools, resources),
         section.environment,
         task.reward_for(section.train.reward),
     )
+    check_limits(env, shown)
     snapshot = snapshot_of(f"train-{live.name}", decisive, params.snapshot_seconds)
     curve: list[dict[str, float]] = []
     with (

@@ -112,7 +112,7 @@ def project(tmp_path_factory):
     for task in TASKS:
         overrides |= {
             f"{task}.data.test": 4,
-            f"{task}.environment.max_new_tokens": 8,
+            f"{task}.environment.max_new_tokens": 110,
             f"{task}.train.steps": 2,
             f"{task}.train.warmup_steps": 0,
             f"{task}.train.episodes_per_step": 4,

@@ -262,7 +262,11 @@ class TextEnvironment:
             return self.protocol.response(said, answer.text), False
         if answer.parts:
             text = cut_alike(
-                answer.parts, self.max_tool_response, self.codec.data, self.codec.decode, CUT_MARK
+                answer.parts,
+                self.max_tool_response,
+                self.codec.data,
+                self.codec.decode,
+                CUT_MARK,
             )
             if len(self.codec.data(text)) <= self.max_tool_response:
                 return self.protocol.response(said, text), True

@@ -185,6 +185,18 @@ class Task(ABC):
             count: how many demonstrations to return at most, beside those of the prompt.
         """
 
+    def demonstrate_more(self, tools: Mapping[str, Tool], count: int) -> list[Demonstration]:
+        """Demonstrations of `count` problems that the project makes, to mix into those of a warm start.
+
+        Raises PipelineError if the task has none.
+        """
+        if count:
+            raise PipelineError(
+                f"{self.name}.warm_start.mix: the task has no further problems to mix in, {count} are "
+                "wanted; set it to 0"
+            )
+        return []
+
     @abstractmethod
     def reward(self, answer_text: str, problem: Problem) -> float:
         """1 if `answer_text`, what the model wrote after the last tool response, is right, else 0.

@@ -71,11 +71,7 @@ class ProgramTask(Task):
     def demonstrate(self, problems, tools, count):
         found: list[Demonstration] = []
         for problem in self.in_order(problems):
-            program = None if holds_tag(problem["question"]) else self.program(problem)
-            printed = _printed(tools[TOOL_NAME], program) if program else ""
-            if program and numeric_match(printed, problem["answer"]):
-                call = ShownCall(TOOL_NAME, program, printed)
-                found.append(Demonstration(problem["question"], [call], printed))
+            found += demonstrations(problem, self.program(problem), tools)
             if len(found) == self.shot_count + count:
                 break
         if len(found) < self.shot_count:
@@ -100,6 +96,18 @@ def write_program(steps: Sequence[str]) -> str:
     result = steps[-1].partition("=")[0].strip()
     body = "".join(f"    {step}\n" for step in (*steps, f"return {result}"))
     return f"def solution():\n{body}print(solution())\n"
+
+
+def demonstrations(
+    problem: Problem, program: str | None, tools: Mapping[str, Tool]
+) -> list[Demonstration]:
+    """The problem solved by the program; nothing if that prints another answer, or the question holds a tag."""
+    if program is None or holds_tag(problem["question"]):
+        return []
+    printed = _printed(tools[TOOL_NAME], program)
+    if not numeric_match(printed, problem["answer"]):
+        return []
+    return [Demonstration(problem["question"], [ShownCall(TOOL_NAME, program, printed)], printed)]
 
 
 def _printed(interpreter: Tool, program: str) -> str:

@@ -48,6 +48,7 @@ class WarmStartSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     steps: int = Field(ge=0)
     demonstrations: Count = 96
+    mix: int = Field(default=0, ge=0)  # further ones, of problems that the project makes itself
     batch_size: Count = 8
     learning_rate: Positive = 2e-5
     lr_schedule: Literal["constant", "linear"] = "linear"

@@ -47,7 +47,7 @@ CHANGES = {
     "corpus.path": "documents.jsonl",
     "arithmetic.data.train": 8,
     "arithmetic.data.test": 2,
-    "arithmetic.environment.max_new_tokens": 4,
+    "arithmetic.environment.max_new_tokens": 40,
     "arithmetic.warm_start": {"steps": 1, "demonstrations": 4, "batch_size": 2},
     "arithmetic.train.steps": 1,
     "arithmetic.train.warmup_steps": 0,

@@ -14,7 +14,8 @@ from pipeline.errors import PipelineError
 from pipeline.sources import DataSet, HubSplits, draw, hub_rows, read_rows
 from pipeline.tasks import Problem
 from pipeline.tasks.gsm8k.marks import Program, marked_program
-from pipeline.tasks.program_task import ProgramTask
+from pipeline.tasks.program_task import ProgramTask, demonstrations
+from pipeline.tasks.word_problems import WordProblemData, WordProblems
 from pipeline.workspace import ProblemRow
 
 SHOT_LINES = (2, 3, 4)
@@ -22,6 +23,9 @@ SHOT_LINES = (2, 3, 4)
 
 LONGEST_SHOT = 450
 """Problem and program of the prompt have at most so many characters: every episode holds them."""
+
+MIX_SEED = 1_000_003
+"""Of the built-in word problems that a warm start mixes in: not the one that the task `word_problems` has."""
 
 OLIVIA: Problem = {
     "id": "Olivia",
@@ -76,6 +80,14 @@ class GSM8K(ProgramTask):
         """Olivia's, some short and various ones, and the others as they come."""
         chosen = _short_and_various(problems)
         return [OLIVIA, *chosen, *(problem for problem in problems if problem not in chosen)]
+
+    def demonstrate_more(self, tools, count):
+        """Word problems that the project makes itself."""
+        if count == 0:
+            return []
+        told = WordProblemData(source="builtin", train=count, test=1, unseen=0, seed=MIX_SEED)
+        problems = WordProblems().problems(told)["train"]
+        return [d for p in problems for d in demonstrations(p, p["program"], tools)]
 
 
 def _converted(problem: Problem) -> Program | None:

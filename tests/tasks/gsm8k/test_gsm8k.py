@@ -7,6 +7,7 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.params import load_params
 from pipeline.sources import FileSplits
+from pipeline.tasks import load_task
 from pipeline.tasks.gsm8k import OLIVIA
 from pipeline.tasks.gsm8k import TASK as GSM8K
 
@@ -155,3 +156,15 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
         PipelineError, match=r"gsm8k\.data\.hub: cannot load openai/gsm8k: no route"
     ):
         TASK.problems(data(source="hub", test=1))
+
+
+def test_built_in_word_problems_are_mixed_into_the_warm_start(tools):
+    assert TASK.demonstrate_more(tools, 0) == []
+    more = TASK.demonstrate_more(tools, 72)
+    assert len({shown.question for shown in more}) == 72
+    assert all(shown.calls[0].output == shown.result for shown in more)
+    own = load_task("word_problems")
+    told = own.problems(load_params().task("word_problems").data)
+    assert {shown.question for shown in more}.isdisjoint(p["question"] for p in told["test"])
+    with pytest.raises(PipelineError, match=r"trivia\.warm_start\.mix: .* 3 are wanted"):
+        load_task("trivia").demonstrate_more({}, 3)
