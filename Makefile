@@ -25,7 +25,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export DVC_NO_ANALYTICS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help repro results studies check smoke test fuzz compare oracle torture soak bench lint format lock clean
+.PHONY: help repro results studies check smoke test fuzz export compare oracle torture soak bench lint format lock clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -58,6 +58,11 @@ test: .venv/installed  ## files of tests side by side, of one thread each; ARGS=
 
 fuzz: .venv/installed  ## 100,000 hostile transcripts, other ones each time: ten minutes or more
 	OMP_NUM_THREADS=1 HOSTILE_EXAMPLES=1600 pytest -s --timeout 0 tests/test_hostile.py $(ARGS)
+
+export: .venv/installed  ## a policy as full weights that transformers loads by itself, from FOLDER to OUT
+	@test -n "$(FOLDER)" -a -n "$(OUT)" \
+		|| { echo "error: say which: make export FOLDER=data/models/<task>-rl-<seed> OUT=<new folder>" >&2; exit 1; }
+	python -m scripts.export "$(FOLDER)" "$(OUT)"
 
 compare: .venv/installed  ## two runs side by side; A and B: revisions, experiments or "workspace"
 	@test -n "$(A)" || { echo "error: say which run: make compare A=<revision or experiment>" >&2; exit 1; }

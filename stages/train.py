@@ -100,7 +100,8 @@ def train(
     if params.model.lora is None:  # an adapter is small
         require_room(policy_folder, model_bytes(start))
     policy, tokenizer = load_policy(start, made_by=made_by)
-    set_trained(policy.pretrained_model, params.model.lora, params.machine, seed, start)
+    precision = params.machine.resolve_precision()
+    set_trained(policy.pretrained_model, params.model.lora, precision, seed, start)
     policy.to(params.machine.resolve_device())
     env = TaskEnvironment(
         TorchSampler(policy.pretrained_model, tokenizer),

@@ -57,7 +57,8 @@ def main(name: str) -> None:
         if params.model.lora is None:  # an adapter is small
             require_room(beside, model_bytes(BASE))
         policy, tokenizer = load_policy(BASE, made_by="fetch_model")
-        set_trained(policy.pretrained_model, params.model.lora, params.machine, settings.seed, BASE)
+        precision = params.machine.resolve_precision()
+        set_trained(policy.pretrained_model, params.model.lora, precision, settings.seed, BASE)
         policy.to(params.machine.resolve_device())
         snapshot = snapshot_of(f"warm_start-{name}", inputs(), params.snapshot_seconds)
         losses = []

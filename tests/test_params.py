@@ -61,6 +61,9 @@ def test_every_ppo_knob_is_in_the_file():
             0,
             r"trivia\.environment\.tool_timeout: .*greater than 0",
         ),
+        ("model.lora", {"r": 8}, r"model\.lora\.alpha: field required"),
+        ("model.lora", {"r": 8, "alfa": 8}, r"model\.lora\.alfa: .* did you mean alpha\?"),
+        ("model.lora", {"r": 8, "alpha": 8, "dropout": 0.1}, r"model\.lora\.dropout: .*got 0\.1"),
         ("model.source", "web", r"model\.source: .*'pypi', 'hub' or 'path'"),
     ],
 )

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import peft  # noqa: F401 (once, in the server)
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from pipeline.algorithms import load_algorithm
 from pipeline.environment.environment import EnvironmentSettings, TaskEnvironment
 from pipeline.errors import PipelineError
 from pipeline.evaluation.evaluate import EvaluationSettings, evaluate
+from pipeline.models.lora import LoraSettings, attach
 from pipeline.models.machine import Machine
 from pipeline.models.policy import CausalLMWithValueHead
 from pipeline.models.sampling import TorchSampler
@@ -51,10 +53,16 @@ def environment(policy):
 PROBLEMS = Uneven().problems(Uneven.Data(source="builtin", train=7, test=1, seed=0))["train"]
 
 
-def training(kept, on_step, name="ppo", config=None, **options):
+def with_adapter():
+    policy = CausalLMWithValueHead(make_model())
+    attach(policy.pretrained_model, LoraSettings(r=2, alpha=4), seed=5)
+    return policy
+
+
+def training(kept, on_step, name="ppo", config=None, policy=None):
     algorithm = load_algorithm(name)
     settings = {"steps": 6, "episodes_per_step": 8, "lr_schedule": "linear", "warmup_steps": 2}
-    policy = CausalLMWithValueHead(make_model())
+    policy = policy or CausalLMWithValueHead(make_model())
     train(
         policy,
         environment(policy),
@@ -68,10 +76,10 @@ def training(kept, on_step, name="ppo", config=None, **options):
     )
 
 
-def warming(kept, on_step):
+def warming(kept, on_step, policy=None):
     demonstrations = [Demonstration(f"Q{i}\n", (("model", f"{i}<submit>"),)) for i in range(5)]
     settings = WarmStartSettings(steps=12, batch_size=2, learning_rate=1e-3)
-    policy = CausalLMWithValueHead(make_model())
+    policy = policy or CausalLMWithValueHead(make_model())
     warm_start(policy, make_tokenizer(), "P", demonstrations, settings, MACHINE, on_step, kept)
 
 
@@ -103,7 +111,10 @@ def run(kind, folder, kill_at=None):
         if calls == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    kind, _, adapter = kind.partition(", ")
     function, options = RUNS[kind]
+    if adapter:  # made first: it takes a hundred thousand calls, and nothing has been done yet
+        options = {**options, "policy": with_adapter()}
     torch.set_num_threads(1)
     snapshot.SHARE = math.inf  # saved at every step
     steps = []
@@ -137,7 +148,7 @@ def run_beside(*arguments):
     return process.exitcode
 
 
-@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.parametrize("kind", [*RUNS, "ppo, LoRA", "warm start, LoRA"])
 def test_a_killed_run_ends_with_the_digits_of_one_that_was_not(kind, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir(), killed.mkdir()

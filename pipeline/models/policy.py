@@ -61,7 +61,7 @@ def load_policy(
     Raises PipelineError if one of them is broken; it names the stage `made_by`, if told.
     """
     try:
-        model, tokenizer = _load(folder)
+        model, tokenizer = load_model(folder)
         policy = CausalLMWithValueHead(model.to(device))
         load_value_head(policy, folder)
     except PipelineError as error:
@@ -71,14 +71,17 @@ def load_policy(
     return policy, tokenizer
 
 
-def _load(folder: Path | str) -> tuple[Any, Any]:
-    """The causal language model, its adapter on, and the tokenizer."""
+def load_model(folder: Path | str) -> tuple[Any, Any]:
+    """The causal language model kept in a folder, its adapter on where it has one, and the tokenizer.
+
+    Raises PipelineError if one of them is broken, or what the adapter was attached to is not there.
+    """
     file = Path(folder) / ADAPTER_CONFIG
     if not file.exists():
         return from_pretrained(folder)
     below = base_of(file.parent)
     try:
-        model = merged(_load(below)[0])  # as it was when the adapter was attached
+        model = merged(load_model(below)[0])  # as it was when the adapter was attached
     except PipelineError as error:
         raise PipelineError(f"{file}: base_model_name_or_path: {error}") from error
     require_peft()

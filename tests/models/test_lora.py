@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from pipeline.chance import Place
 from pipeline.errors import PipelineError
+from pipeline.models.fetch import ModelSource, fetch_model
 from pipeline.models.forward import packed_weights
 from pipeline.models.lora import (
     LoraSettings,
@@ -346,6 +347,19 @@ def test_an_exported_policy_needs_transformers_only(folder):
     torch.testing.assert_close(logits(plain), logits(policy.pretrained_model), atol=1e-5, rtol=1e-5)
     with pytest.raises(PipelineError, match="exported is there already"):
         export(folder / "rl", folder / "exported")
+
+
+def test_a_policy_with_an_adapter_can_be_what_tasks_start_from(folder):
+    hub = {"name": "nobody/nothing", "revision": "abc"}
+    package = {"package": "some-model", "version": "1.0", "sha256": "0" * 64}
+    source = ModelSource(source="path", pypi=package, hub=hub, path=folder / "rl")
+    fetch_model(source, folder / "fetched")
+    policy, _ = load_policy(folder / "rl")
+    fetched, _ = load_policy(folder / "fetched")
+    assert not has_adapter(fetched.pretrained_model)
+    torch.testing.assert_close(
+        logits(fetched.pretrained_model), logits(policy.pretrained_model), atol=1e-5, rtol=1e-5
+    )
 
 
 def cut_off(file):

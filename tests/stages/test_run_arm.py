@@ -21,6 +21,10 @@ def test_an_arm_changes_params():
     assert params.task("word_problems").train.steps == 9
 
 
+def test_an_arm_may_train_an_adapter():
+    assert load_arm("small", {"model.lora": {"r": 4, "alpha": 8}}).model.lora.r == 4
+
+
 @pytest.mark.parametrize(
     "key",
     [

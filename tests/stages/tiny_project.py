@@ -5,7 +5,9 @@ import runpy
 import shutil
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -71,10 +73,15 @@ def run(stage: str) -> str | int | None:
     return None
 
 
-def make_project(folder: Path) -> None:
-    """Makes the project in the folder, which is the working folder, by running `STAGES`."""
+def make_project(
+    folder: Path, stages: Sequence[str] = STAGES, changes: Mapping[str, Any] | None = None
+) -> None:
+    """Makes the project in the folder, which is the working folder, by running the stages.
+
+    `changes` are values of params, by key, beside `CHANGES`.
+    """
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for key, value in CHANGES.items():
+    for key, value in (CHANGES | dict(changes or {})).items():
         *sections, last = key.split(".")
         section = params
         for name in sections:
@@ -98,6 +105,6 @@ def make_project(folder: Path) -> None:
     }
     for file, lines in rows.items():
         (folder / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
-    for stage in STAGES:
+    for stage in stages:
         ended = run(stage)
         assert ended is None, f"{stage}: {ended}"
