@@ -171,7 +171,8 @@ def test_options_that_change_no_result_are_taken(folder):
     )
     assert policy.pretrained_model.dtype == torch.float32
     AutoModelForCausalLMWithValueHead.from_pretrained(folder, device_map="auto")
-    half = AutoModelForCausalLMWithValueHead.from_pretrained(folder, torch_dtype=torch.bfloat16)
+    with pytest.warns(UserWarning, match=r"weights in torch\.bfloat16: updates that are too small"):
+        half = AutoModelForCausalLMWithValueHead.from_pretrained(folder, torch_dtype=torch.bfloat16)
     assert half.pretrained_model.dtype == torch.bfloat16
     with pytest.warns(UserWarning, match="load_in_4bit: the weights are not quantized here"):
         AutoModelForCausalLMWithValueHead.from_pretrained(folder, load_in_4bit=True)

@@ -1,6 +1,6 @@
 """`TextEnvironment`: runs a model and its tools together until every episode has ended.
 
-The model is behind a `Sampler`, which is handed in; the environment knows no model. `pipeline/trl.py` has
+The model is behind a `Sampler`, which is handed in; the environment knows no model. `pipeline/trl/` has
 the constructor and the `run` that TRL 0.11's `TextEnvironment` had.
 """
 

@@ -86,6 +86,14 @@ class AutoModelForCausalLMWithValueHead(CausalLMWithValueHead):
             policy = cls(pretrained_model_name_or_path)
         if adapter is not None:
             policy._adapt(adapter)
+        dtype = policy.pretrained_model.dtype
+        if dtype != torch.float32 and not policy.is_peft_model:
+            warnings.warn(
+                f"weights in {dtype}: updates that are too small for its few digits are lost; train in "
+                "float32, or an adapter",
+                UserWarning,
+                stacklevel=2,
+            )
         if head["v_head_init_strategy"] == "normal":
             deviation = head["v_head_initializer_range"]
             torch.nn.init.normal_(policy.v_head.weight, std=0.2 if deviation is None else deviation)
