@@ -10,8 +10,9 @@ import torch
 from pipeline import environment
 from pipeline.chance import Place
 from pipeline.environment.calling import Answer
-from pipeline.environment.environment import CUT_MARK, TOOL_TIMEOUT
-from pipeline.environment.history import STYLES, EndReason, coloured_text
+from pipeline.environment.environment import TOOL_TIMEOUT
+from pipeline.environment.history import STYLES, EndReason, Segment, coloured_text
+from pipeline.environment.protocol import CUT_MARK
 from pipeline.models.policy import CausalLMWithValueHead
 from pipeline.models.sampling import TorchSampler
 from pipeline.tools.protocol import (
@@ -394,10 +395,10 @@ class TextEnvironment(environment.TextEnvironment):
     def _reward(self, episodes: Any, **reward_kwargs: Any) -> None:
         self.compute_reward(episodes, **reward_kwargs)
 
-    def _tool_segment(self, answer: Answer) -> tuple[str, list[int], bool]:
-        """A tool's answer and the closing tag; the limit is in characters."""
+    def _response(self, said: str, answer: Answer) -> tuple[list[Segment], bool]:
+        """What follows a turn with a call, and whether the answer had to be cut; the limit is in characters."""
         cut = answer.cut or len(answer.text) > self.max_tool_response
         text = answer.text
         if cut:
             text = text[: max(0, self.max_tool_response - len(CUT_MARK))] + CUT_MARK
-        return text + RESPONSE, self.codec.tool(text), cut
+        return self.protocol.response(said, text), cut
