@@ -168,6 +168,14 @@ def test_weights_of_fewer_bits_are_judged_by_their_precision(any_model):
     assert goes_fast(any_model.bfloat16(), 100)
 
 
+def test_weights_may_be_of_two_kinds(model):
+    """As where frozen layers are kept in bfloat16 beside an adapter."""
+    for layer in model.model.layers.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.bfloat16()
+    assert goes_fast(model, 100)
+
+
 def test_models_for_which_no_way_is_right_are_refused_in_one_line():
     sizes = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
     both_ways = BertLMHeadModel(BertConfig(**sizes))
