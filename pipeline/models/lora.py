@@ -187,9 +187,8 @@ def without_wrapper(model: Any) -> Any:
             f"adapters of the kind {config.peft_type.value} are not supported; LoRA is"
         )
     inner = model.get_base_model()
-    inner._hf_peft_config_loaded = (
-        True  # as after `add_adapter`, so that the adapter is saved alone
-    )
+    # As after `add_adapter`, so that the adapter is saved alone.
+    inner._hf_peft_config_loaded = True
     return inner
 
 
