@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, RoundTripRepresenter
 from ruamel.yaml.comments import CommentedSeq
 
 from pipeline.errors import PipelineError
@@ -55,6 +55,7 @@ def set_params(file: Path, changes: Mapping[str, Any]) -> None:
     """Changes values in a YAML file and keeps its comments; keys have dots between their parts."""
     yaml = YAML()
     yaml.width = 4096  # long lines stay lines
+    yaml.Representer = _Representer
     params = yaml.load(file)
     for key, value in changes.items():
         *path, last = key.split(".")
@@ -66,6 +67,15 @@ def set_params(file: Path, changes: Mapping[str, Any]) -> None:
         section[last] = _on_one_line(value) if isinstance(value, list) else value
     with replacing(file) as beside:
         yaml.dump(params, beside)
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes `null`, where ruamel writes nothing."""
+
+
+_Representer.add_representer(
+    type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
+)
 
 
 def _on_one_line(values: list[Any]) -> CommentedSeq:
