@@ -7,6 +7,7 @@ params.yaml. The file's comments stay, `git diff params.yaml` shows what was cha
 params.yaml` undoes it.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def set_params(file: Path, changes: Mapping[str, Any]) -> None:
     """Changes values in a YAML file and keeps its comments; keys have dots between their parts."""
     yaml = YAML()
     yaml.width = 4096  # long lines stay lines
+    yaml.preserve_quotes = True
     yaml.Representer = _Representer
     params = yaml.load(file)
     for key, value in changes.items():
@@ -70,11 +72,17 @@ def set_params(file: Path, changes: Mapping[str, Any]) -> None:
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes `null`, where ruamel writes nothing."""
+    """Writes what every reader of YAML takes for the same: `null`, and a dot in numbers like `1.0e-05`."""
 
 
 _Representer.add_representer(
     type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
+)
+_Representer.add_representer(
+    float,
+    lambda self, number: self.represent_scalar(
+        "tag:yaml.org,2002:float", re.sub(r"^(-?\d+)e", r"\1.0e", repr(number))
+    ),
 )
 
 

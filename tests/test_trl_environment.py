@@ -105,7 +105,9 @@ def test_a_tools_output_is_cut_at_so_many_characters(make_env, limit, length):
     text = history.last_text_segment.removesuffix("<response>")
     assert len(text) == length
     assert text.endswith("...") is (limit < 60)
-    assert env.codec.decode(history.last_token_segment.tolist()) == history.last_text_segment
+    assert (
+        env.protocol.codec.decode(history.last_token_segment.tolist()) == history.last_text_segment
+    )
 
 
 def test_a_step_answers_calls_only(make_env):
@@ -180,7 +182,7 @@ def test_a_subclass_with_a_step_of_its_own_is_asked(make_env, tokenizer):
         def step(self, history):
             history = super().step(history)
             if not history.completed:
-                history.append_segment("Thanks.", self.codec.data("Thanks."))
+                history.append_segment("Thanks.", self.protocol.codec.data("Thanks."))
             return history
 
     env = make_env(kind=Polite)
@@ -195,6 +197,12 @@ def test_a_subclass_that_would_not_be_asked_is_refused():
         class Mine(TextEnvironment):
             def parse_tool_call(self, text):
                 return "Tool", text
+
+
+def test_the_prompt_may_change_between_runs(make_env):
+    env = make_env()
+    env.prompt = "Other:\n"
+    assert env.run(["a"])[4][0].segments[0].text == "Other:\na"
 
 
 # --- generation_kwargs ------------------------------------------------------------------------------

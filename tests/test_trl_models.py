@@ -143,8 +143,6 @@ def test_a_pass_gives_logits_loss_and_values(model):
     assert torch.allclose(values, expected, atol=1e-5)
     assert policy.config is model.config
     assert policy.generate(ids, max_new_tokens=2, pad_token_id=0).shape[1] <= 8
-    with pytest.warns(UserWarning, match="gradient checkpointing"):
-        policy.gradient_checkpointing_enable()
 
 
 def test_a_reference_is_a_frozen_copy(model):

@@ -182,6 +182,28 @@ def test_accumulated_minibatches_are_one_update():
     assert not torch.allclose(small.model.state_dict()[head], weights[0][head], atol=1e-4)
 
 
+def test_memory_is_what_a_minibatch_needs(monkeypatch):
+    policy, parts, checkpointed = make_policy(), [], []
+    trainer = make_trainer(policy, mini_batch_size=1, gradient_accumulation_steps=4)
+    score_part = trainer._trainer._score
+
+    def watched(model, batch, rows, mask):
+        if torch.is_grad_enabled():
+            parts.append(len(rows))
+            checkpointed.append(trainer._trainer.gradient_checkpointing)
+        return score_part(model, batch, rows, mask)
+
+    monkeypatch.setattr(trainer._trainer, "_score", watched)
+    trainer.step(*episodes())
+    policy.gradient_checkpointing_enable()
+    trainer.step(*episodes())
+    policy.gradient_checkpointing_disable()
+    trainer.step(*episodes())
+    assert max(parts) < 4
+    assert (set(checkpointed[:2]), checkpointed[-1]) == ({False}, False)
+    assert True in checkpointed
+
+
 def test_a_batch_is_whole_updates():
     with pytest.raises(ValueError, match=r"batch_size 4: it must be a multiple of .* which is 8"):
         config(mini_batch_size=2, gradient_accumulation_steps=4)

@@ -12,18 +12,10 @@ from pipeline.chance import Place
 from pipeline.environment.calling import Answer
 from pipeline.environment.environment import TOOL_TIMEOUT
 from pipeline.environment.history import STYLES, EndReason, Segment, coloured_text
-from pipeline.environment.protocol import CUT_MARK
+from pipeline.environment.protocol import CUT_MARK, Protocol, Tags, Turn
 from pipeline.models.policy import CausalLMWithValueHead
 from pipeline.models.sampling import TorchSampler
-from pipeline.tools.protocol import (
-    CALL,
-    REQUEST,
-    RESPONSE,
-    STOP_STRINGS,
-    SUBMIT,
-    ending_tag,
-    parse_call,
-)
+from pipeline.tools.protocol import CALL, REQUEST, RESPONSE, SUBMIT, ending_tag
 from pipeline.trl.models import require_policy
 
 HARMLESS: dict[str, tuple] = {
@@ -227,6 +219,7 @@ class TextEnvironment(environment.TextEnvironment):
         self.runs = 0
         self._stepping: TextHistory | None = None
         self._sampled = self._sampling()
+        self._prompt = prompt
         super().__init__(
             self._make_sampler(),
             tokenizer,
@@ -239,6 +232,17 @@ class TextEnvironment(environment.TextEnvironment):
             max_length,
             tool_timeout,
         )
+
+    @property
+    def prompt(self) -> str:
+        """The few-shot prompt; a script may give another."""
+        return self._prompt
+
+    @prompt.setter
+    def prompt(self, prompt: str) -> None:
+        self._prompt = prompt
+        self.protocol: Protocol = Tags(self.tokenizer, prompt)
+        self.codec = self.protocol.codec
 
     request_token = property(lambda self: REQUEST)
     call_token = property(lambda self: CALL)
@@ -301,7 +305,7 @@ class TextEnvironment(environment.TextEnvironment):
 
     def parse_tool_call(self, text: str) -> tuple[str | None, str | None]:
         """The tool that a model's turn calls and its input; None and None if that is no call."""
-        call = parse_call(text)
+        call = self.protocol.call(text)
         return (call.tool, call.argument) if call else (None, None)
 
     def compute_reward(
@@ -334,8 +338,8 @@ class TextEnvironment(environment.TextEnvironment):
             return False, False
         if self._room(history) < 0:
             return True, True
-        tag = ending_tag(history.last_text_segment)
-        return False, tag == SUBMIT or (model_turn and tag is None)
+        turn = self.protocol.turn(history.last_text_segment)
+        return False, turn is Turn.ANSWER or (model_turn and turn is Turn.UNENDED)
 
     def _generate_batched(
         self, query_tensors: Sequence[torch.Tensor], batch_size: int = 16
@@ -347,7 +351,7 @@ class TextEnvironment(environment.TextEnvironment):
             contexts = [query.tolist() for query in query_tensors[start : start + batch_size]]
             places = [Place(self.seed, self.runs, start + i) for i in range(len(contexts))]
             limits = [self.max_new_tokens] * len(contexts)
-            written += self.sampler.generate(contexts, limits, STOP_STRINGS, places)
+            written += self.sampler.generate(contexts, limits, self.protocol.stop_strings, places)
         return [torch.tensor(continuation.tokens) for continuation in written]
 
     @property
@@ -396,7 +400,7 @@ class TextEnvironment(environment.TextEnvironment):
         self.compute_reward(episodes, **reward_kwargs)
 
     def _response(self, said: str, answer: Answer) -> tuple[list[Segment], bool]:
-        """What follows a turn with a call, and whether the answer had to be cut; the limit is in characters."""
+        """What follows a turn with a call, and whether the answer was cut: the limit is in characters."""
         cut = answer.cut or len(answer.text) > self.max_tool_response
         text = answer.text
         if cut:

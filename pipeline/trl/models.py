@@ -47,6 +47,8 @@ class AutoModelForCausalLMWithValueHead(CausalLMWithValueHead):
             `peft.PeftModel`.
     """
 
+    gradient_checkpointing = False
+
     def __init__(self, pretrained_model: Any) -> None:
         super().__init__(pretrained_model)
         head, self.v_head = self.v_head, ValueHead(self.v_head.in_features, 1)
@@ -180,15 +182,12 @@ class AutoModelForCausalLMWithValueHead(CausalLMWithValueHead):
         return push_folder(self.save_pretrained, repo_id, **options)
 
     def gradient_checkpointing_enable(self, *_: Any, **__: Any) -> None:
-        """Does nothing but say so: it would save memory, and change no result."""
-        warnings.warn(
-            "gradient checkpointing is not used here: mini_batch_size says how much memory is needed",
-            UserWarning,
-            stacklevel=2,
-        )
+        """Has a trainer run layers again in the backward pass: less memory, and the same results."""
+        self.gradient_checkpointing = True
 
     def gradient_checkpointing_disable(self) -> None:
-        """There is none."""
+        """Has a trainer keep what layers compute."""
+        self.gradient_checkpointing = False
 
 
 class AutoModelForSeq2SeqLMWithValueHead(torch.nn.Module):

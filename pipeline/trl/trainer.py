@@ -183,6 +183,12 @@ class PPOTrainer:
         batch = batch_of(queries, responses, rewards, masks)
         self.algorithm.take_up()
         self._trainer.config = self.algorithm.config
+        # As many tokens at a time as TRL had: it padded all to the longest.
+        longest = max(map(len, batch.sequences))
+        self._trainer.max_tokens = self.config.mini_batch_size * longest
+        self._trainer.gradient_checkpointing = self.config.gradient_checkpointing or getattr(
+            self.model, "gradient_checkpointing", False
+        )
         if self.config.kl_penalty == "full":
             self.algorithm.full_kl = self._full_kl(batch)
         begun = time.perf_counter()
