@@ -167,7 +167,7 @@ class HostileTool(BatchTool):
 
     def __init__(self, outputs: Sequence[str | ToolResponse | ToolError]) -> None:
         self.outputs = itertools.cycle(outputs)
-        self.searcher = self
+        self.searcher, self.shown = self, 1
 
     def batch(self, arguments):
         return [next(self.outputs) for _ in arguments]

@@ -58,6 +58,7 @@ def make_project(folder: Path, **train: object) -> None:
             "ppo.epochs": 2,
             "arithmetic.data.train": 40,
             "arithmetic.data.test": 4,
+            "arithmetic.environment.max_new_tokens": 40,  # a character is a token or two
             "arithmetic.train.warmup_steps": 0,
             "arithmetic.train.episodes_per_step": 8,
             **{f"arithmetic.train.{key}": value for key, value in train.items()},

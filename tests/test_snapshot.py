@@ -60,10 +60,9 @@ def with_adapter():
     return policy
 
 
-def training(kept, on_step, name="ppo", config=None, policy=None):
+def training(policy, kept, on_step, name="ppo", config=None):
     algorithm = load_algorithm(name)
     settings = {"steps": 6, "episodes_per_step": 8, "lr_schedule": "linear", "warmup_steps": 2}
-    policy = policy or CausalLMWithValueHead(make_model())
     train(
         policy,
         environment(policy),
@@ -77,16 +76,15 @@ def training(kept, on_step, name="ppo", config=None, policy=None):
     )
 
 
-def warming(kept, on_step, policy=None):
+def warming(policy, kept, on_step):
     demonstrations = [Demonstration(f"Q{i}", [], str(i)) for i in range(5)]
     settings = WarmStartSettings(steps=12, batch_size=2, learning_rate=1e-3)
-    policy = policy or CausalLMWithValueHead(make_model())
     protocol = Tags(make_tokenizer(), "P", Layout())
     warm_start(policy, protocol, demonstrations, settings, MACHINE, on_step, kept)
 
 
-def evaluating(kept, on_step):
-    environments = {"sampled": environment(CausalLMWithValueHead(make_model()))}
+def evaluating(policy, kept, on_step):
+    environments = {"sampled": environment(policy)}
     settings = EvaluationSettings(batch_size=1, seed=3)
     evaluate(environments, PROBLEMS, settings, MACHINE, on_step, kept)
 
@@ -115,13 +113,13 @@ def run(kind, folder, kill_at=None):
 
     kind, _, adapter = kind.partition(", ")
     function, options = RUNS[kind]
-    if adapter:  # made first: it takes a hundred thousand calls, and nothing has been done yet
-        options = {**options, "policy": with_adapter()}
+    # Made first: it takes a hundred thousand calls, and nothing has been done yet.
+    policy = with_adapter() if adapter else CausalLMWithValueHead(make_model())
     torch.set_num_threads(1)
     snapshot.SHARE = math.inf  # saved at every step
     steps = []
     sys.setprofile(count)
-    function(Snapshot(folder / "state.pt", {"kind": kind}), steps.append, **options)
+    function(policy, Snapshot(folder / "state.pt", {"kind": kind}), steps.append, **options)
     sys.setprofile(None)
     torch.save(steps, folder / "steps.pt")
     (folder / "calls").write_text(str(calls))
@@ -214,7 +212,7 @@ def test_an_interruption_costs_a_step_at_most(
     before = signal.signal(signal.SIGTERM, lambda *_: exit(143))
     try:
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            function(kept_state, lambda step: None, **options)
+            function(CausalLMWithValueHead(make_model()), kept_state, lambda step: None, **options)
     finally:
         signal.signal(signal.SIGTERM, before)
     saved = read(tmp_path / "state.pt")["state"]

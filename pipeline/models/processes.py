@@ -4,6 +4,7 @@ Each holds the whole policy and does its share of the work. What they have found
 that all go on with the same. One process alone has a share of everything, and waits for nobody.
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -21,10 +22,10 @@ def join(on_cpu: bool) -> None:
 
 def count() -> int:
     """How many processes there are."""
-    from torch import distributed
-
-    alone = not distributed.is_available() or not distributed.is_initialized()
-    return 1 if alone else distributed.get_world_size()
+    # Who has not imported it, which takes seconds, has joined nobody.
+    distributed = sys.modules.get("torch.distributed")
+    joined = distributed and distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if joined else 1
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
