@@ -6,7 +6,7 @@ that all go on with the same. One process alone has a share of everything, and w
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipeline.errors import PipelineError
 
@@ -23,7 +23,7 @@ def join(on_cpu: bool) -> None:
 def count() -> int:
     """How many processes there are."""
     # Who has not imported it, which takes seconds, has joined nobody.
-    distributed = sys.modules.get("torch.distributed")
+    distributed: Any = sys.modules.get("torch.distributed")
     joined = distributed and distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if joined else 1
 
