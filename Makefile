@@ -29,10 +29,10 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export DVC_NO_ANALYTICS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help repro results studies check preset bundle smoke test fuzz export compare oracle torture soak families bench lint format lock clean
+.PHONY: help repro results studies check preset bundle smoke test fuzz export compare oracle torture soak families bench gpu-check lint format lock clean
 
 help:  ## what there is to make
-	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: $(if $(PRESET),preset) check  ## the whole pipeline, from the model to the report; PRESET: a recipe's name
 	@test -e .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
@@ -98,6 +98,10 @@ bench: .venv/installed  ## how fast model and tools are; ARGS: a corpus and ques
 	python -m scripts.bench_model
 	python -m scripts.bench_python
 	python -m scripts.bench_search $(ARGS)
+
+gpu-check: .venv/installed  ## whether the GPU at hand computes what the CPU does, and how fast
+	dvc repro fetch_model build_index demonstrate
+	python -m scripts.gpu_check
 
 lint: .venv/installed  ## style, types, and which room may import which
 	ruff check .
