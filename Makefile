@@ -6,7 +6,7 @@
 #                 are cores and 10 GB of memory for each, the GPU's, too; without a GPU up to 3
 #   LAUNCHER      slurm: `make repro` and `make studies` run each stage as a job of a Slurm cluster, as many at
 #                 a time as it has room for; scripts/slurm.sbatch says what each needs, docs/clusters.md the rest
-#   PRESET        `make repro` puts this recipe of presets/ into params.yaml first
+#   PRESET        `make repro` puts this preset, a file of presets/, into params.yaml first
 #   BUNDLE, PART, WHEELS   of `make bundle`: the folder to make, gigabytes of a part at most, version of Python
 #   ARGS          more arguments for the command that `make test`, `make oracle` or `make bench` runs
 
@@ -34,7 +34,7 @@ export TOKENIZERS_PARALLELISM = false
 help:  ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-repro: $(if $(PRESET),preset) check  ## the whole pipeline, from the model to the report; PRESET: a recipe's name
+repro: $(if $(PRESET),preset) check  ## the whole pipeline, from the model to the report; PRESET: a preset's name
 	@test -e .git || { echo "error: not a git checkout; DVC needs one: git init" >&2; exit 1; }
 	$(call reproduce,report)
 	python -m scripts.results_table
@@ -49,7 +49,7 @@ studies: check  ## the same trainings with params varied, from many seeds: hours
 check: .venv/installed  ## whether params.yaml is right
 	@python -m pipeline.params
 
-preset: .venv/installed  ## the recipe PRESET into params.yaml
+preset: .venv/installed  ## the preset PRESET into params.yaml
 	@python -m scripts.preset "$(PRESET)"
 
 bundle: .venv/installed  ## what a machine without a network needs, in parts: docs/clusters.md

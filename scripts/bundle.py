@@ -4,7 +4,7 @@ make bundle [BUNDLE=folder] [PART=gigabytes] [WHEELS=python version]
 
 The parts hold the packages' wheels, the code as git has it, and what DVC has on record of the stages that
 fetch something: model, corpus, index, problems, prompts. `scripts/unpack.py` rides beside them. It needs
-Python only, checks every part, and sets the project up: `python3 unpack.py FOLDER`.
+Python and git, checks every part, and sets the project up: `python3 unpack.py FOLDER`.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Puts a recipe of `presets/` into params.yaml: parameters that belong together, tried as a whole.
+"""Puts a preset into params.yaml: parameters that belong together, from a file of `presets/`.
 
-python -m scripts.preset gsm8k-smollm2
+python -m scripts.preset calculator-gpt2
 
-`make repro PRESET=gsm8k-smollm2` does it, too, and then reproduces. A recipe holds what differs from
+`make repro PRESET=calculator-gpt2` does it, too, and then reproduces. A preset holds what differs from
 params.yaml. The file's comments stay, `git diff params.yaml` shows what was changed, and `git checkout
 params.yaml` undoes it.
 """

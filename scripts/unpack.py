@@ -3,7 +3,7 @@
 python3 unpack.py FOLDER
 
 It lies beside the parts. It checks their hashes, unpacks them, makes FOLDER a clone of the project with an
-environment and with the data, and needs nothing but Python. Afterwards `make repro` runs there.
+environment and with the data, and needs nothing but Python and git. Afterwards `make repro` runs there.
 """
 
 import hashlib
