@@ -111,7 +111,7 @@ class Snapshot:
         """Saves the state where the block ends or is interrupted, but not in the midst of an `update`."""
         try:
             yield
-        except (KeyboardInterrupt, SystemExit, PipelineError):
+        except BaseException:  # also where another process of the run is gone
             if self.behind and not self._updating:
                 with interruptions_wait():
                     self.save(state())
@@ -125,7 +125,8 @@ class Snapshot:
 
         The first signal of `STOPS` waits for its end, where otherwise more than this block's work were lost.
         """
-        with interruptions_wait() if self.behind else nullcontext():
+        # All processes of a run wait: the main one needs the others to come to the block's end.
+        with interruptions_wait() if self.behind or not self.main else nullcontext():
             self._updating = True
             yield
             self._updating = False

@@ -138,8 +138,10 @@ def download_wheels(folder: Path, python: str) -> None:
     try:
         _run(*pip, *torch)
     except PipelineError:
-        # PyTorch keeps builds like 2.13.0+cpu on an index of its own.
-        _run(*pip, "--extra-index-url", os.environ.get("TORCH_CPU_INDEX", ""), *torch)
+        # PyTorch keeps builds like 2.13.0+cpu on an index of its own, which the Makefile knows.
+        if "TORCH_CPU_INDEX" not in os.environ:
+            raise
+        _run(*pip, "--extra-index-url", os.environ["TORCH_CPU_INDEX"], *torch)
 
 
 def _push(folder: Path) -> None:

@@ -43,6 +43,9 @@ PATIENCE = 10.0
 _arguments: list[str] = []
 """The running stage's."""
 
+_together: list[Callable[..., None]] = []
+"""Stages that several processes can run."""
+
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 """Those whose version may decide a digit."""
 
@@ -86,6 +89,10 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
         _arguments[:] = map(str, values)
         snapshots.clear()
         run = "-".join([_module().rpartition(".")[2], *_arguments])
+        if "RANK" in os.environ and main not in _together:
+            raise PipelineError(
+                f"{_module()}: this stage runs in one process; start it without a launcher"
+            )
         if not is_main():
             with _temporary_folder(f"{run}-process-{os.environ['RANK']}"):
                 return main(*values)
@@ -102,7 +109,8 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
 
 def run_launched(main: Callable[..., None], **arguments: type) -> None:
     """`run_stage` in the processes that `machine.launcher` of the params starts; without one, in this process."""
-    if LAUNCHED not in os.environ:
+    _together.append(main)
+    if not os.environ.keys() & {LAUNCHED, "RANK"}:  # else one has started this process
         from pipeline.params import load_params
 
         try:

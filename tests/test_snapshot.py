@@ -318,3 +318,38 @@ def test_an_error_keeps_what_was_done(tmp_path):
     with pytest.raises(PipelineError):
         run()
     assert snapshot.load() == {"step": 1}
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_each_process_ends_an_update_before_it_stops(main, tmp_path):
+    """The main one needs the others for that, or the update's work is lost."""
+    kept = Snapshot(tmp_path / "s.pt", {}, 1e9, main)
+    kept.offer(lambda: {"step": 1})
+    ended = []
+
+    def update():
+        with kept.kept(lambda: {"step": 2}), kept.update():
+            signal.raise_signal(signal.SIGTERM)
+            ended.append(True)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: exit(143))
+    try:
+        with pytest.raises(SystemExit):
+            update()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended == [True]
+    assert (tmp_path / "s.pt").exists() == main
+
+
+def test_a_run_that_breaks_between_updates_is_saved(tmp_path):
+    """As where another process is gone: what is there is whole."""
+    kept = Snapshot(tmp_path / "s.pt", {}, 1e9)
+    kept.offer(lambda: {"step": 1})
+    with pytest.raises(RuntimeError), kept.kept(lambda: {"step": 1}):
+        raise RuntimeError("connection closed by peer")
+    assert read(tmp_path / "s.pt")["state"] == {"step": 1}
+    (tmp_path / "s.pt").unlink()
+    with pytest.raises(RuntimeError), kept.kept(lambda: {"step": 2}), kept.update():
+        raise RuntimeError("connection closed by peer")
+    assert not (tmp_path / "s.pt").exists()
