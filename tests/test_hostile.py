@@ -167,4 +167,6 @@ def check_report(table, task):
 
 def test_the_transcripts_get_everywhere():
     print(f"{SEEN['transcripts']} transcripts: {dict(SEEN)}")
-    assert not SEEN or set(map(str, [*Label, *EndReason])) <= set(SEEN)
+    missing = set(map(str, [*Label, *EndReason])) - set(SEEN)
+    # A few thousand, drawn anew each time, may leave out what is rare.
+    assert not SEEN or len(missing) <= (0 if SEEN["transcripts"] > 20_000 else 3), missing
