@@ -99,6 +99,12 @@ class Transcript:
     turns: Sequence[Sequence[str | int]]
 
 
+RARE_OUTPUTS = ["7.5", *(ToolError("x", kind) for kind in ErrorKind)]
+RARE = [Transcript("", "7.5", [["<request><TOOL>7+1<call>"], ["Result=8<submit>"]])] * len(
+    RARE_OUTPUTS
+)
+"""A right output that is misreported, and each kind of error: drawn too seldom. The first calls get the first outputs."""
+
 transcript = st.builds(
     Transcript,
     text,
