@@ -1,6 +1,6 @@
 """Mappings and lists in mappings, as params and records are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -16,6 +16,16 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def put(nested: MutableMapping[str, Any], key: str, value: Any) -> None:
+    """Sets a value by its key, with dots; mappings that are missing on the way are made."""
+    *path, last = key.split(".")
+    for name in path:
+        if not isinstance(nested.get(name), MutableMapping):
+            nested[name] = {}
+        nested = nested[name]
+    nested[last] = value
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -28,6 +28,7 @@ from pipeline.files import read_yaml
 from pipeline.models.fetch import ModelSource
 from pipeline.models.lora import LoraSettings, require_peft
 from pipeline.models.machine import Machine
+from pipeline.nested import put
 from pipeline.tasks import RIGHT, Task, load_task, task_names
 from pipeline.tools.wiki.corpus import CorpusSettings
 from pipeline.training.algorithm import Algorithm
@@ -121,13 +122,7 @@ def load_params(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = No
     if not isinstance(content, dict):
         raise PipelineError(f"{path}: expected `key: value` pairs, as in the committed file")
     for key, value in (changes or {}).items():
-        *sections, last = key.split(".")
-        section = content
-        for name in sections:
-            if not isinstance(section.get(name), dict):
-                section[name] = {}
-            section = section[name]
-        section[last] = value
+        put(content, key, value)
     model = _full_model()
     try:
         params = model.model_validate(content)

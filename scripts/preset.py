@@ -17,7 +17,7 @@ from ruamel.yaml.comments import CommentedSeq
 
 from pipeline.errors import PipelineError
 from pipeline.files import read_yaml, replacing
-from pipeline.nested import flatten
+from pipeline.nested import flatten, put
 from pipeline.params import PARAMS_FILE, load_params
 from stages.common import run_script
 
@@ -60,13 +60,7 @@ def set_params(file: Path, changes: Mapping[str, Any]) -> None:
     yaml.Representer = _Representer
     params = yaml.load(file)
     for key, value in changes.items():
-        *path, last = key.split(".")
-        section = params
-        for part in path:
-            if not isinstance(section.get(part), Mapping):
-                section[part] = {}
-            section = section[part]
-        section[last] = _on_one_line(value) if isinstance(value, list) else value
+        put(params, key, _on_one_line(value) if isinstance(value, list) else value)
     with replacing(file) as beside:
         yaml.dump(params, beside)
 

@@ -43,9 +43,6 @@ PATIENCE = 10.0
 _arguments: list[str] = []
 """The running stage's."""
 
-_together: list[Callable[..., None]] = []
-"""Stages that several processes can run."""
-
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 """Those whose version may decide a digit."""
 
@@ -83,16 +80,17 @@ def run_script(main: Callable[..., None], **arguments: type) -> None:
 
 def run_stage(main: Callable[..., None], **arguments: type) -> None:
     """`run_script` for a stage: one of its kind at a time, which leaves no states or temporary files."""
+    if "RANK" in os.environ:
+        sys.exit(f"error: {_module()}: this stage runs in one process; start it without a launcher")
+    _run_stage(main, arguments)
 
+
+def _run_stage(main: Callable[..., None], arguments: Mapping[str, type]) -> None:
     @functools.wraps(main)
     def stage(*values: Any) -> None:
         _arguments[:] = map(str, values)
         snapshots.clear()
         run = "-".join([_module().rpartition(".")[2], *_arguments])
-        if "RANK" in os.environ and main not in _together:
-            raise PipelineError(
-                f"{_module()}: this stage runs in one process; start it without a launcher"
-            )
         if not is_main():
             with _temporary_folder(f"{run}-process-{os.environ['RANK']}"):
                 return main(*values)
@@ -109,7 +107,6 @@ def run_stage(main: Callable[..., None], **arguments: type) -> None:
 
 def run_launched(main: Callable[..., None], **arguments: type) -> None:
     """`run_stage` in the processes that `machine.launcher` of the params starts; without one, in this process."""
-    _together.append(main)
     if not os.environ.keys() & {LAUNCHED, "RANK"}:  # else one has started this process
         from pipeline.params import load_params
 
@@ -126,7 +123,7 @@ def run_launched(main: Callable[..., None], **arguments: type) -> None:
             if watched:
                 environment[PARENT] = ",".join(watched)
             os.execvpe(command[0], command, environment)
-    run_stage(main, **arguments)
+    _run_stage(main, arguments)
 
 
 def launched(launcher: str, module: str, arguments: Sequence[str]) -> list[str]:

@@ -7,12 +7,19 @@ import pytest
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.nested import flatten, plain
+from pipeline.nested import flatten, plain, put
 
 
 def test_keys_get_dots_and_order_stays():
     nested = {"b": {"y": 1, "x": {"z": [2]}}, "a": None}
     assert list(flatten(nested).items()) == [("b.y", 1), ("b.x.z", [2]), ("a", None)]
+
+
+def test_a_value_is_put_where_flatten_finds_it():
+    nested = {"a": {"b": 1}, "n": None}
+    for key in ("a.b", "a.c.d", "n.x", "e"):
+        put(nested, key, 2)
+    assert nested == {"a": {"b": 2, "c": {"d": 2}}, "n": {"x": 2}, "e": 2}
 
 
 class Text(StrEnum):

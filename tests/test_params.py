@@ -5,6 +5,7 @@ import yaml
 
 from pipeline.algorithms.grpo import GRPO
 from pipeline.errors import PipelineError
+from pipeline.nested import put
 from pipeline.params import load_params
 
 COMMITTED = yaml.safe_load(Path("params.yaml").read_text())
@@ -13,11 +14,7 @@ COMMITTED = yaml.safe_load(Path("params.yaml").read_text())
 def changed(tmp_path, key, value):
     """A copy of params.yaml in which `key`, with dots, is `value`."""
     content = yaml.safe_load(Path("params.yaml").read_text())
-    section = content
-    *path, last = key.split(".")
-    for part in path:
-        section = section[part]
-    section[last] = value
+    put(content, key, value)
     file = tmp_path / "params.yaml"
     file.write_text(yaml.safe_dump(content))
     return file

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from pipeline.files import sha256
 from pipeline.models.policy import load_policy
+from pipeline.nested import put
 from pipeline.workspace import ADAPTER_CONFIG, ADAPTER_FILE, WEIGHTS_FILE
 from scripts.export import main as export
 from tests.stages.conftest import _run_by_hand
@@ -59,11 +60,7 @@ def project(made, monkeypatch, tmp_path, signals):
 def change(key, value):
     with open("params.yaml") as file:
         params = yaml.safe_load(file)
-    *sections, last = key.split(".")
-    section = params
-    for name in sections:
-        section = section[name]
-    section[last] = value
+    put(params, key, value)
     with open("params.yaml", "w") as file:
         yaml.safe_dump(params, file)
 

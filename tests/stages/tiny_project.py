@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from pipeline.models.policy import save_model
+from pipeline.nested import put
 from tests.project_copy import ROOT
 from tests.tiny import make_model, make_tokenizer
 
@@ -83,11 +84,7 @@ def make_project(
     """
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for key, value in (CHANGES | dict(changes or {})).items():
-        *sections, last = key.split(".")
-        section = params
-        for name in sections:
-            section = section[name]
-        section[last] = value
+        put(params, key, value)
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / "studies").mkdir()
     shutil.copy(ROOT / "studies/arms.yaml", folder / "studies/arms.yaml")
